@@ -1,0 +1,106 @@
+//! The server's side of the opening handshake (RFC 6455, section 4.2): every MUST of the client's request, and the 101.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::head::{Request, Version};
+use super::refusal::Refusal;
+use super::{accept_value, is_token, list_elements};
+
+/// Lets the last bits be anything: the RFC's own example of a key (section 4.1) has them set.
+const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// A valid handshake that was not yet answered. Independent of the request's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acceptance {
+    accept: String,
+    subprotocols: Vec<String>,
+}
+
+/// Checks everything that section 4.2.1 asks of a client's request.
+///
+/// # Errors
+/// The first rule that is broken. Answer with [`Refusal::response`] and close.
+pub fn accept(request: &Request<'_>) -> Result<Acceptance, Refusal> {
+    if request.method != "GET" {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    if request.version < Version::Http11 {
+        return Err(Refusal::OldHttpVersion);
+    }
+    if !request.single("host").is_some_and(is_host) {
+        return Err(Refusal::InvalidHost);
+    }
+    if !request.wants_websocket() {
+        return Err(Refusal::MissingUpgrade);
+    }
+    if !request.lists("connection", "upgrade") {
+        return Err(Refusal::MissingConnection);
+    }
+    if request.has_body() {
+        return Err(Refusal::UnexpectedBody);
+    }
+    match request.single("sec-websocket-version") {
+        Some(b"13") => {}
+        Some(_) => return Err(Refusal::UnsupportedVersion),
+        None => return Err(Refusal::InvalidVersion),
+    }
+    let key = request.single("sec-websocket-key").filter(|key| is_key(key)).ok_or(Refusal::InvalidKey)?;
+    Ok(Acceptance { accept: accept_value(key), subprotocols: subprotocols(request)? })
+}
+
+fn is_key(value: &[u8]) -> bool {
+    KEY_ENCODING.decode(value).is_ok_and(|key| key.len() == 16)
+}
+
+/// A host with or without a port: nothing in it that could be taken for another part of a URI.
+fn is_host(value: &[u8]) -> bool {
+    !value.is_empty() && value.iter().all(|byte| byte.is_ascii_graphic() && !b"/?#@,\\\"<>".contains(byte))
+}
+
+fn subprotocols(request: &Request<'_>) -> Result<Vec<String>, Refusal> {
+    list_elements(request.all("sec-websocket-protocol"))
+        .map(|name| {
+            let name = std::str::from_utf8(name).ok().filter(|name| is_token(name.as_bytes()));
+            name.map(str::to_owned).ok_or(Refusal::InvalidSubprotocol)
+        })
+        .collect()
+}
+
+impl Acceptance {
+    /// The subprotocols that the client offered, the preferred one first.
+    pub fn subprotocols(&self) -> &[String] {
+        &self.subprotocols
+    }
+
+    /// The client's most preferred subprotocol among `served`.
+    pub fn choose_subprotocol<S: AsRef<str>>(&self, served: &[S]) -> Option<&str> {
+        self.subprotocols
+            .iter()
+            .map(String::as_str)
+            .find(|offered| served.iter().any(|served| served.as_ref() == *offered))
+    }
+
+    /// The 101 that opens the WebSocket.
+    ///
+    /// A subprotocol that was not offered is left out, because section 4.2.2 allows no other. No extension is negotiated.
+    pub fn response(&self, subprotocol: Option<&str>) -> Vec<u8> {
+        let mut out = String::with_capacity(192);
+        out.push_str(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
+        );
+        out.push_str(&self.accept);
+        if let Some(chosen) = subprotocol.filter(|chosen| self.subprotocols.iter().any(|offered| offered == chosen)) {
+            out.push_str("\r\nSec-WebSocket-Protocol: ");
+            out.push_str(chosen);
+        }
+        out.push_str("\r\n\r\n");
+        out.into_bytes()
+    }
+}
