@@ -1,0 +1,145 @@
+//! What runs calls, and the way its replies take.
+//!
+//! A call runs on the thread of its connection, so nothing here is `Send`. Dropping the future of a call means that its
+//! browser is gone: whoever runs calls must end what it started.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::call::{Call, Message, Utf8Bytes};
+use crate::error::{CallError, Gone};
+
+/// Runs calls: a command ([`Exec`](crate::exec::Exec)), or the code of a program that embeds this library.
+///
+/// ```
+/// use wootz_runner::{Application, Call, CallError, Replies};
+///
+/// struct Echo;
+///
+/// impl Application for Echo {
+///     async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
+///         replies.send(call.message).await?;
+///         Ok(())
+///     }
+/// }
+/// ```
+#[allow(async_fn_in_trait, reason = "a call never leaves the thread of its connection, so its future need not be Send")]
+pub trait Application: 'static {
+    /// Runs one call and sends its replies.
+    ///
+    /// # Errors
+    /// Whatever kept the call from its end. Replies that were sent before stay sent.
+    ///
+    /// # Cancel safety
+    /// Dropped when the browser is gone. What the call started must end then.
+    async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError>;
+}
+
+/// The same, usable as `Rc<dyn DynApplication>`. Every [`Application`] is one.
+pub trait DynApplication {
+    /// Runs one call: [`Application::call`].
+    fn call_dyn<'a>(
+        &'a self,
+        call: Call,
+        replies: &'a mut Replies,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + 'a>>;
+}
+
+impl<A: Application> DynApplication for A {
+    fn call_dyn<'a>(
+        &'a self,
+        call: Call,
+        replies: &'a mut Replies,
+    ) -> Pin<Box<dyn Future<Output = Result<(), CallError>> + 'a>> {
+        Box::pin(self.call(call, replies))
+    }
+}
+
+/// Where replies go; implemented by what owns the connection.
+pub trait ReplySink {
+    /// Waits until this call may send: its turn has come, and the reader has room.
+    ///
+    /// # Errors
+    /// [`Gone`] when the browser is.
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Takes one message; called after `poll_ready` was ready.
+    fn send(&self, message: Message);
+}
+
+/// The way back of one call: any number of messages, in order.
+pub struct Replies {
+    sink: Rc<dyn ReplySink>,
+    sent: u64,
+    outcome: Option<CallOutcome>,
+}
+
+impl Replies {
+    /// Replies that go to this sink.
+    #[must_use]
+    pub fn new(sink: Rc<dyn ReplySink>) -> Self {
+        Self { sink, sent: 0, outcome: None }
+    }
+
+    /// Waits for turn and room, then sends one message.
+    ///
+    /// # Errors
+    /// [`Gone`] when the browser is.
+    ///
+    /// # Cancel safety
+    /// A message is sent whole or not at all.
+    pub async fn send(&mut self, message: Message) -> Result<(), Gone> {
+        poll_fn(|cx| self.sink.poll_ready(cx)).await?;
+        self.sink.send(message);
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Sends a text message.
+    ///
+    /// # Errors
+    /// [`Gone`] when the browser is.
+    pub async fn text(&mut self, text: impl Into<Utf8Bytes>) -> Result<(), Gone> {
+        self.send(Message::Text(text.into())).await
+    }
+
+    /// Sends a binary message.
+    ///
+    /// # Errors
+    /// [`Gone`] when the browser is.
+    pub async fn binary(&mut self, bytes: impl Into<Bytes>) -> Result<(), Gone> {
+        self.send(Message::Binary(bytes.into())).await
+    }
+
+    /// Messages sent so far.
+    #[must_use]
+    pub const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Leaves a report for the log.
+    pub fn report(&mut self, outcome: CallOutcome) {
+        self.outcome = Some(outcome);
+    }
+
+    /// The report of a call that succeeded; an application inside this process need not leave one.
+    pub const fn outcome(&self) -> Option<&CallOutcome> {
+        self.outcome.as_ref()
+    }
+}
+
+/// What the log says about a call that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallOutcome {
+    /// From the request to start the process to its end.
+    pub duration: Duration,
+    /// All that it printed on standard output, in bytes.
+    pub output_bytes: u64,
+    /// The end of what it printed on standard error, at most 4 KiB.
+    pub stderr: String,
+}

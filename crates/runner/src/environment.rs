@@ -1,0 +1,259 @@
+//! The variables of CGI/1.1 (RFC 3875): what a call tells the application besides its message.
+//!
+//! A connection keeps its own ready-made, as one boxed slice (`NAME\0VALUE\0` again and again), for as long as it lives; those
+//! of a call are computed when they are asked for. No name comes twice and no value holds a NUL, because no process
+//! could be given one.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::call::{Call, ConnectionId, Message};
+
+/// What CGI calls the server: the name of this software and its version.
+const SERVER_SOFTWARE: &str = concat!("wootz/", env!("CARGO_PKG_VERSION"));
+
+/// What a connection is: one for all its calls, shared by them.
+#[derive(Clone)]
+pub struct Caller {
+    /// The connection.
+    pub id: ConnectionId,
+    /// The user's id; `None` is a guest.
+    pub user: Option<Arc<str>>,
+    /// The browser's address; `None` where there is none (a Unix socket).
+    pub remote: Option<SocketAddr>,
+    /// The request target of the handshake, as it was written.
+    pub handshake_uri: Box<str>,
+    variables: Box<[u8]>,
+}
+
+/// Neither header fields nor user ids belong into a log.
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    /// Begins the facts of a connection whose handshake asked for this URI.
+    #[must_use]
+    pub fn builder(id: ConnectionId, handshake_uri: &str) -> CallerBuilder {
+        CallerBuilder {
+            id,
+            user: None,
+            remote: None,
+            handshake_uri: handshake_uri.into(),
+            variables: Vec::with_capacity(24),
+        }
+    }
+
+    /// A header field of the handshake by its name in any case; several of one name are joined.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.stored().find(|(stored, _)| is_variable_of(stored, name)).map(|(_, value)| value)
+    }
+
+    /// The variables that were pushed, in their order.
+    fn stored(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let mut parts = self.variables.split(|&byte| byte == 0);
+        std::iter::from_fn(move || {
+            let name = std::str::from_utf8(parts.next()?).expect("names are ASCII");
+            Some((name, parts.next()?))
+        })
+    }
+}
+
+/// Collects what a handshake says into a [`Caller`].
+#[derive(Debug)]
+pub struct CallerBuilder {
+    id: ConnectionId,
+    user: Option<Arc<str>>,
+    remote: Option<SocketAddr>,
+    handshake_uri: Box<str>,
+    variables: Vec<(String, Vec<u8>)>,
+}
+
+impl CallerBuilder {
+    /// The user, where it is known already: `REMOTE_USER`.
+    #[must_use]
+    pub fn user(mut self, user: Option<Arc<str>>) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// The browser's address: `REMOTE_ADDR`, `REMOTE_PORT`.
+    #[must_use]
+    pub fn remote(mut self, remote: SocketAddr) -> Self {
+        self.remote = Some(remote);
+        self
+    }
+
+    /// One header field of the handshake as `HTTP_*`. Another of the same name is appended (`", "`, cookies `"; "`).
+    ///
+    /// Dropped: `Proxy` (many programs take `HTTP_PROXY` for their own setting), names that hold anything but letters,
+    /// digits and `-` (`X_Real_IP` would be another way to write `X-Real-IP`), and values with a NUL.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &[u8]) -> Self {
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if !plain || name.is_empty() || name.eq_ignore_ascii_case("proxy") || value.contains(&0) {
+            return self;
+        }
+        let mut variable = String::with_capacity("HTTP_".len() + name.len());
+        variable.push_str("HTTP_");
+        variable.extend(name.bytes().map(|byte| char::from(variable_byte(byte))));
+        let joint: &[u8] = if variable == "HTTP_COOKIE" { b"; " } else { b", " };
+        match self.variables.iter_mut().find(|(other, _)| *other == variable) {
+            Some((_, stored)) => {
+                stored.extend_from_slice(joint);
+                stored.extend_from_slice(value);
+            }
+            None => self.variables.push((variable, value.to_vec())),
+        }
+        self
+    }
+
+    /// One ready-made variable (`SERVER_NAME`, `SERVER_PORT`, `WOOTZ_CONTROL`), in place of an earlier one of that name.
+    ///
+    /// Dropped: a name that is empty or holds anything but letters, digits and `_`, one that every call computes itself
+    /// (`REQUEST_URI`, `REMOTE_USER`…), and a value with a NUL.
+    #[must_use]
+    pub fn push(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let value = value.as_ref();
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !plain || name.is_empty() || COMPUTED.contains(&name) || value.contains(&0) {
+            return self;
+        }
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_vec()));
+        self
+    }
+
+    /// The facts, in as few bytes as they need.
+    #[must_use]
+    pub fn build(self) -> Caller {
+        let bytes = self.variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let mut variables = Vec::with_capacity(bytes);
+        for (name, value) in &self.variables {
+            variables.extend_from_slice(name.as_bytes());
+            variables.push(0);
+            variables.extend_from_slice(value);
+            variables.push(0);
+        }
+        Caller {
+            id: self.id,
+            user: self.user,
+            remote: self.remote,
+            handshake_uri: self.handshake_uri,
+            variables: variables.into_boxed_slice(),
+        }
+    }
+}
+
+/// Variables that every call computes itself.
+const COMPUTED: [&str; 15] = [
+    "GATEWAY_INTERFACE",
+    "SERVER_SOFTWARE",
+    "SERVER_PROTOCOL",
+    "SCRIPT_NAME",
+    "WOOTZ_EVENT",
+    "WOOTZ_CONNECTION",
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "CONTENT_TYPE",
+    "CONTENT_LENGTH",
+    "REMOTE_USER",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+];
+
+/// All variables of a call.
+pub(crate) fn of_call(call: &Call) -> impl Iterator<Item = (&str, Cow<'_, [u8]>)> {
+    let computed = COMPUTED.into_iter().filter_map(|name| Some((name, computed(call, name)?)));
+    computed.chain(call.caller.stored().map(|(name, value)| (name, Cow::Borrowed(value))))
+}
+
+/// The value of a variable of `COMPUTED`, where the call has it.
+fn computed<'c>(call: &'c Call, name: &str) -> Option<Cow<'c, [u8]>> {
+    let remote = call.caller.remote;
+    Some(match name {
+        "GATEWAY_INTERFACE" => borrowed("CGI/1.1"),
+        "SERVER_SOFTWARE" => borrowed(SERVER_SOFTWARE),
+        "SERVER_PROTOCOL" => borrowed("HTTP/1.1"),
+        // No script was found by a part of the URI: the whole path is PATH_INFO.
+        "SCRIPT_NAME" => borrowed(""),
+        "WOOTZ_EVENT" => borrowed(call.event.as_str()),
+        "WOOTZ_CONNECTION" => owned(call.caller.id),
+        "REQUEST_METHOD" => borrowed(if call.message_uri().is_some() { "GET" } else { "POST" }),
+        "REQUEST_URI" => borrowed(call.uri()),
+        "PATH_INFO" => decode_path(split_uri(call.uri()).0),
+        "QUERY_STRING" => borrowed(split_uri(call.uri()).1),
+        "CONTENT_TYPE" => borrowed(match call.message {
+            Message::Text(_) => "text/plain; charset=utf-8",
+            Message::Binary(_) => "application/octet-stream",
+        }),
+        "CONTENT_LENGTH" => owned(call.message.payload().len()),
+        "REMOTE_USER" => borrowed(call.caller.user.as_deref()?),
+        "REMOTE_ADDR" => owned(remote?.ip().to_canonical()),
+        "REMOTE_PORT" => owned(remote?.port()),
+        _ => return None,
+    })
+}
+
+fn borrowed(value: &str) -> Cow<'_, [u8]> {
+    Cow::Borrowed(value.as_bytes())
+}
+
+fn owned<'c>(value: impl std::fmt::Display) -> Cow<'c, [u8]> {
+    Cow::Owned(value.to_string().into_bytes())
+}
+
+/// Path and query of a URI; the query without its `?`.
+fn split_uri(uri: &str) -> (&str, &str) {
+    uri.split_once('?').unwrap_or((uri, ""))
+}
+
+/// The path with its `%XX` decoded (RFC 3875 section 4.1.5: "not URL-encoded"). One that would then hold a NUL stays as it is.
+fn decode_path(path: &str) -> Cow<'_, [u8]> {
+    let bytes = path.as_bytes();
+    if !bytes.contains(&b'%') {
+        return Cow::Borrowed(bytes);
+    }
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = match after {
+            [high, low, ..] if first == b'%' => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        match escaped {
+            Some((0, 0)) => return Cow::Borrowed(bytes),
+            Some((high, low)) => {
+                decoded.push(high << 4 | low);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push(first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// How a byte of a header field's name is written in the name of its variable.
+fn variable_byte(byte: u8) -> u8 {
+    if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }
+}
+
+/// Whether a variable holds the header field of this name.
+fn is_variable_of(variable: &str, header: &str) -> bool {
+    variable
+        .strip_prefix("HTTP_")
+        .is_some_and(|name| name.bytes().eq(header.bytes().map(variable_byte)))
+}

@@ -1,0 +1,440 @@
+//! One call as a process, from the request to the last reply.
+//!
+//! A call is over when its process has ended. What is in its pipes by then is the output; a grandchild that keeps them open is not waited
+//! for. A process that is slower than `timeout` or prints too much is ended, and the call fails when it has ended.
+
+use std::cell::RefCell;
+use std::ffi::{CString, OsStr, OsString};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use super::client::{End, NotAsked, Process, SpawnerClient};
+use super::output::{Input, ReadEnd, StderrTail};
+use super::supervisor::{NoConnection, Spawner};
+use super::wire::{self, Ended, MAX_PACKET_BYTES};
+use super::{ExecSettings, find_program};
+use crate::application::{Application, CallOutcome, Replies};
+use crate::call::{Call, Message};
+use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError, StartStep};
+use crate::reply::{ReplyAssembler, ReplyError};
+
+/// How long after KILL the end of a process is waited for. One that the kernel can't end (it hangs in a dead file system) must not
+/// hold its connection.
+const KILLED_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The application that is a command: each call a fresh process. One per shard.
+#[derive(Debug)]
+pub struct Exec {
+    settings: Arc<ExecSettings>,
+    spawner: Arc<Spawner>,
+    client: RefCell<Rc<SpawnerClient>>,
+    directory: PathBuf,
+    /// Variables of every call: passed on, then set.
+    environment: Vec<(OsString, OsString)>,
+    /// Kept until it could not be started.
+    program: RefCell<Option<Rc<Program>>>,
+}
+
+/// The program, once it was found.
+#[derive(Debug)]
+struct Program {
+    path: PathBuf,
+    /// What is the same in the requests of all its calls.
+    request: Vec<u8>,
+}
+
+impl Exec {
+    /// Connects to the spawner; inside the runtime of the shard. Relative paths are taken from the working directory of this moment, and
+    /// so are the values of `pass_environment`.
+    ///
+    /// # Errors
+    /// There is no spawner, or the directory has no absolute path.
+    pub fn new(settings: Arc<ExecSettings>, spawner: Arc<Spawner>) -> io::Result<Self> {
+        let client = Rc::new(spawner.connect()?);
+        let directory = std::path::absolute(&settings.directory)?;
+        let mut environment: Vec<(OsString, OsString)> = settings
+            .pass_environment
+            .iter()
+            .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+            .collect();
+        for (name, value) in &settings.environment {
+            environment.retain(|(other, _)| other != name);
+            environment.push((name.clone(), value.clone()));
+        }
+        Ok(Self {
+            settings,
+            spawner,
+            client: RefCell::new(client),
+            directory,
+            environment,
+            program: RefCell::new(None),
+        })
+    }
+
+    /// The connection to a living spawner, a new one where it has to be.
+    async fn client(&self) -> Result<Rc<SpawnerClient>, EnvironmentFault> {
+        loop {
+            let client = Rc::clone(&self.client.borrow());
+            if !client.is_lost() {
+                return Ok(client);
+            }
+            match self.spawner.try_connect() {
+                Ok(client) => {
+                    self.client.replace(Rc::new(client));
+                }
+                Err(NoConnection::RestingUntil(then)) => tokio::time::sleep_until(then.into()).await,
+                Err(NoConnection::Failed(error)) => return Err(EnvironmentFault::NoSpawner(error)),
+            }
+        }
+    }
+
+    /// The program; looked for by the first call, and by the one after a failed start.
+    fn program(&self) -> Result<Rc<Program>, StartError> {
+        if let Some(known) = &*self.program.borrow() {
+            return Ok(Rc::clone(known));
+        }
+        let settings = &*self.settings;
+        let command = settings.command.first().map_or(OsStr::new(""), |command| command);
+        let path_variable = self.environment.iter().find(|(name, _)| name == "PATH");
+        let path = find_program(command, path_variable.map(|(_, value)| value.as_os_str()), &self.directory)?;
+        let arguments: Result<Vec<CString>, _> = settings.command.iter().map(|argument| c_string(argument)).collect();
+        let request = wire::encode_start(&wire::Common {
+            grace: settings.grace,
+            session: settings.session,
+            limits: settings.limits,
+            user: settings.user,
+            group: settings.group,
+            groups: &settings.groups,
+            program: &c_string(path.as_os_str())?,
+            directory: &c_string(self.directory.as_os_str())?,
+            arguments: &arguments?,
+        });
+        let program = Rc::new(Program { path, request });
+        self.program.replace(Some(Rc::clone(&program)));
+        Ok(program)
+    }
+
+    /// The whole request of a call, but for its number.
+    fn request(&self, program: &Program, call: &Call) -> Result<Vec<u8>, StartError> {
+        let mut request = Vec::with_capacity(program.request.len() + 2048);
+        request.extend_from_slice(&program.request);
+        let mut overridden = vec![false; self.environment.len()];
+        for (name, value) in call.variables() {
+            for ((other, _), overridden) in self.environment.iter().zip(&mut overridden) {
+                *overridden |= other == name;
+            }
+            push_variable(&mut request, name.as_bytes(), &value)?;
+        }
+        for ((name, value), _) in self.environment.iter().zip(overridden).filter(|(_, overridden)| !overridden) {
+            push_variable(&mut request, name.as_bytes(), value.as_bytes())?;
+        }
+        if request.len() > MAX_PACKET_BYTES {
+            return Err(StartError::TooLarge { bytes: request.len(), max_bytes: MAX_PACKET_BYTES });
+        }
+        Ok(request)
+    }
+
+    /// Asks the spawner for the process of a call.
+    async fn start(&self, call: Call) -> Result<Running, CallError> {
+        let program = self.program()?;
+        let request = self.request(&program, &call)?;
+        let message = match call.message {
+            Message::Text(text) => text.into_bytes(),
+            Message::Binary(bytes) => bytes,
+        };
+        let client = self.client().await?;
+        let turn = client.turn().await.map_err(not_asked)?;
+        let (pipes, theirs) = Pipes::new(message).map_err(|source| system("pipes for a call", source))?;
+        let process = turn.start(request, theirs).await.map_err(not_asked)?;
+        Ok(Running { process, pipes, program, _client: client })
+    }
+
+    /// Why a process never became the program; in words where they are known.
+    fn not_started(&self, program: &Program, step: StartStep, errno: i32) -> StartError {
+        // The next call looks for the program again: it may have been moved, or be there by then.
+        self.program.take();
+        if step == StartStep::Execute
+            && let Err(error) = find_program(program.path.as_os_str(), None, Path::new("/"))
+        {
+            return error.into();
+        }
+        StartError::Step { program: program.path.clone(), step, source: io::Error::from_raw_os_error(errno) }
+    }
+}
+
+impl Application for Exec {
+    /// # Cancel safety
+    /// Dropped, the call's process group gets TERM, and KILL after the grace.
+    async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
+        let since = Instant::now();
+        let settings = &*self.settings;
+        let mut deadline = Deadline::after(settings.timeout);
+        let mut output = ReplyAssembler::new(settings.reply, settings.frame, settings.max_output_bytes);
+        let mut running = match deadline.before(self.start(call)).await {
+            Ok(started) => started?,
+            Err(Late) => return Err(self.late(String::new())),
+        };
+        let stop = running.converse(&mut deadline, &mut output, replies).await?;
+        let status = match stop {
+            Stop::Late | Stop::Output(_) => {
+                running.end(settings.grace).await;
+                let stderr = running.pipes.stderr();
+                return Err(match stop {
+                    Stop::Output(error) => bad_output(error, stderr),
+                    Stop::Late | Stop::Over(_) => self.late(stderr),
+                });
+            }
+            Stop::Over(End::Failed(step, errno)) => {
+                return Err(self.not_started(&running.program, step, errno).into());
+            }
+            Stop::Over(End::SpawnerDied) => return Err(EnvironmentFault::SpawnerDied.into()),
+            Stop::Over(End::Exited(status)) => status,
+        };
+        let duration = since.elapsed();
+        let drained = running.pipes.stdout.drain(|bytes| output.receive(bytes));
+        let stderr = running.pipes.stderr();
+        drop(running);
+        let output_bytes = output.received_bytes() as u64;
+        let sent = match drained {
+            Ok(()) => send_last(output, status, replies).await?,
+            Err(error) => Err(error),
+        };
+        match (status, sent) {
+            (Ended::Exit(0), Ok(())) => {
+                replies.report(CallOutcome { duration, output_bytes, stderr });
+                Ok(())
+            }
+            (Ended::Exit(0), Err(error)) => Err(bad_output(error, stderr)),
+            (Ended::Exit(status), _) => Err(CallError::Application { fault: ApplicationFault::Exit(status), stderr }),
+            (Ended::Signal(signal), _) => {
+                Err(CallError::Application { fault: ApplicationFault::Signal(signal), stderr })
+            }
+        }
+    }
+}
+
+impl Exec {
+    fn late(&self, stderr: String) -> CallError {
+        CallError::Application { fault: ApplicationFault::TimedOut(self.settings.timeout), stderr }
+    }
+}
+
+/// A call whose process was asked for.
+#[derive(Debug)]
+struct Running {
+    process: Process,
+    pipes: Pipes,
+    program: Rc<Program>,
+    /// Dropped, it would kill the call.
+    _client: Rc<SpawnerClient>,
+}
+
+/// Why the conversation with a process is over.
+enum Stop {
+    /// It has ended, or never was.
+    Over(End),
+    /// It has not ended in time.
+    Late,
+    /// What it prints can't be sent.
+    Output(ReplyError),
+}
+
+enum Event {
+    Printed(Result<(), ReplyError>),
+    Over(End),
+    Late,
+}
+
+impl Running {
+    /// Writes input, reads output and sends what can be sent, until there is a reason to stop.
+    async fn converse(
+        &mut self,
+        deadline: &mut Deadline,
+        output: &mut ReplyAssembler,
+        replies: &mut Replies,
+    ) -> Result<Stop, Gone> {
+        loop {
+            match poll_fn(|cx| self.poll_event(cx, deadline, output)).await {
+                Event::Over(end) => return Ok(Stop::Over(end)),
+                Event::Late => return Ok(Stop::Late),
+                Event::Printed(Err(error)) => return Ok(Stop::Output(error)),
+                Event::Printed(Ok(())) => {}
+            }
+            loop {
+                let message = match output.next_message() {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break,
+                    Err(error) => return Ok(Stop::Output(error)),
+                };
+                // While the reader has no room, nothing more is read: the application waits in its write.
+                match deadline.before(replies.send(message)).await {
+                    Ok(sent) => sent?,
+                    Err(Late) => return Ok(Stop::Late),
+                }
+            }
+        }
+    }
+
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &mut Deadline,
+        output: &mut ReplyAssembler,
+    ) -> Poll<Event> {
+        if let Poll::Ready(end) = self.process.poll_end(cx) {
+            return Poll::Ready(Event::Over(end));
+        }
+        if let Poll::Ready(Late) = deadline.poll(cx) {
+            return Poll::Ready(Event::Late);
+        }
+        self.pipes.poll_others(cx);
+        self.pipes.stdout.poll_read(cx, |bytes| output.receive(bytes)).map(Event::Printed)
+    }
+
+    /// Ends the process group and waits until its leader has ended, at most a little longer than the grace.
+    async fn end(&mut self, grace: Duration) {
+        // Whoever still prints learns at once that nobody listens.
+        self.pipes.stdout.close();
+        self.process.end();
+        let mut limit = Deadline::after(grace + KILLED_TIMEOUT);
+        let Self { process, pipes, .. } = self;
+        let ended = poll_fn(|cx| {
+            pipes.poll_others(cx);
+            process.poll_end(cx)
+        });
+        if let Err(Late) = limit.before(ended).await {
+            tracing::warn!("a call's process did not end by KILL: it hangs in the kernel");
+        }
+    }
+}
+
+/// This process's ends of a call's pipes.
+#[derive(Debug)]
+struct Pipes {
+    stdin: Input,
+    stdout: ReadEnd,
+    stderr: ReadEnd,
+    tail: StderrTail,
+}
+
+impl Pipes {
+    /// With the application's ends, in the order of their numbers.
+    fn new(message: Bytes) -> io::Result<(Self, [OwnedFd; 3])> {
+        let (stdin, stdin_theirs) = Input::pipe(message)?;
+        let (stdout, stdout_theirs) = ReadEnd::pipe()?;
+        let (stderr, stderr_theirs) = ReadEnd::pipe()?;
+        let ours = Self { stdin, stdout, stderr, tail: StderrTail::default() };
+        Ok((ours, [stdin_theirs, stdout_theirs, stderr_theirs]))
+    }
+
+    /// Standard input and error: never a reason to stop.
+    fn poll_others(&mut self, cx: &mut Context<'_>) {
+        self.stdin.poll_write(cx);
+        while self.stderr.poll_read(cx, |bytes| self.tail.push(bytes)).is_ready() {}
+    }
+
+    /// The end of standard error, with what is still in its pipe.
+    fn stderr(&mut self) -> String {
+        let tail = &mut self.tail;
+        let drained: Result<(), std::convert::Infallible> = self.stderr.drain(|bytes| {
+            tail.push(bytes);
+            Ok(())
+        });
+        drained.unwrap_or_else(|never| match never {});
+        std::mem::take(tail).into_text()
+    }
+}
+
+/// Sends what a process has left when it ended. What is whole by the mode's measure goes out however it ended, as it would have if it had
+/// been read a moment earlier; the rest only after success.
+async fn send_last(
+    mut output: ReplyAssembler,
+    status: Ended,
+    replies: &mut Replies,
+) -> Result<Result<(), ReplyError>, Gone> {
+    loop {
+        match output.next_message() {
+            Ok(Some(message)) => replies.send(message).await?,
+            Ok(None) => break,
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    if status == Ended::Exit(0) {
+        match output.finish() {
+            Ok(Some(message)) => replies.send(message).await?,
+            Ok(None) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// When the call must have ended.
+struct Deadline(Option<Pin<Box<Sleep>>>);
+
+struct Late;
+
+impl Deadline {
+    /// Zero: never.
+    fn after(timeout: Duration) -> Self {
+        Self((!timeout.is_zero()).then(|| Box::pin(tokio::time::sleep(timeout))))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().poll(cx).map(|()| Late),
+            None => Poll::Pending,
+        }
+    }
+
+    async fn before<F: Future>(&mut self, future: F) -> Result<F::Output, Late> {
+        let mut future = pin!(future);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll(cx).map(Err),
+        })
+        .await
+    }
+}
+
+fn push_variable(request: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), StartError> {
+    if memchr::memchr(0, name).or(memchr::memchr(0, value)).is_some() {
+        return Err(StartError::Nul(format!("variable {}", String::from_utf8_lossy(name))));
+    }
+    wire::push_variable(request, name, value);
+    Ok(())
+}
+
+fn c_string(text: &OsStr) -> Result<CString, StartError> {
+    CString::new(text.as_bytes()).map_err(|_| StartError::Nul(format!("{:?}", text.display().to_string())))
+}
+
+fn bad_output(error: ReplyError, stderr: String) -> CallError {
+    let fault = match error {
+        ReplyError::TooMuchOutput(max_bytes) => ApplicationFault::TooMuchOutput(max_bytes),
+        ReplyError::NotUtf8 => ApplicationFault::NotUtf8,
+    };
+    CallError::Application { fault, stderr }
+}
+
+fn not_asked(reason: NotAsked) -> CallError {
+    match reason {
+        NotAsked::SpawnerDied => EnvironmentFault::SpawnerDied.into(),
+        NotAsked::System(error) => system("request to the spawner", error),
+    }
+}
+
+fn system(what: &'static str, source: io::Error) -> CallError {
+    EnvironmentFault::System { what, source }.into()
+}
