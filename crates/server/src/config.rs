@@ -1,0 +1,255 @@
+//! The server's settings, resolved: every value parsed, every default applied, each room its own struct.
+//!
+//! Nothing here reads a file, a variable or a flag (that is the binary's work), and nothing is optional by accident:
+//! an `Option` means that the operator may leave it out, and its doc says what happens then.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use wootz_runner::exec::ExecSettings;
+pub use wootz_runner::{FrameMode, MessageMode, ReplyMode};
+
+/// All that a server needs to know, one room per section of `wootz.toml`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where browsers connect.
+    pub listen: Listen,
+    /// Who may connect, and who they are.
+    pub identity: Identity,
+    /// How messages become calls, whatever runs them.
+    pub calls: Calls,
+    /// The FIFOs of the push directory. `None`: no pipes at all.
+    pub pipes: Option<Pipes>,
+    /// The operator's socket. `None`: none is made, and `wootz status` cannot work.
+    pub control: Option<Control>,
+    /// What one connection may take.
+    pub limits: Limits,
+    /// Comforts that only a developer should have.
+    pub mode: Mode,
+}
+
+/// Whether the server talks to a developer or to the public.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No console page; a failed call tells the browser nothing but `error_reply`.
+    Production,
+    /// `--dev`: the console page on `GET /`, and the browser is told why a call failed.
+    Development,
+}
+
+/// Where browsers connect.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The path served, and everything below it; `/` serves every path.
+    pub path: String,
+    /// What to do when the port is taken.
+    pub port_taken: PortTaken,
+    /// Threads, each with its own listener and connections. At least 1.
+    pub shards: usize,
+}
+
+/// What to do when the wanted port is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortTaken {
+    /// Refuse to start.
+    Refuse,
+    /// Take the next free one of the hundred that follow.
+    TryNext,
+}
+
+/// Who may connect, and who they are.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Who decides.
+    pub provider: Provider,
+    /// What happens to a browser that is nobody.
+    pub guests: Guests,
+    /// Pages that may open a connection.
+    pub allowed_origins: Vec<AllowedOrigin>,
+}
+
+/// Who decides which user a browser is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Nobody: every browser is a guest.
+    None,
+    /// The application, by a call with `WOOTZ_EVENT=validate` before the 101.
+    Application,
+}
+
+/// What happens to a browser that is nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guests {
+    /// It connects, without `REMOTE_USER`.
+    Allow,
+    /// It is refused with 401.
+    Refuse,
+}
+
+/// One entry of `identity.allowed_origins`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowedOrigin {
+    /// The page came from the host and port that the browser connects to.
+    SameOrigin,
+    /// Any page (`*`).
+    Any,
+    /// Exactly this one: `https://example.com`, `http://localhost:8000`, in lower case, without a final slash.
+    Exact(String),
+}
+
+/// How messages become calls, whatever runs them.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    /// Whether a text message may be the URI.
+    pub message: MessageMode,
+    /// Subprotocols that a client may ask for, the first common one is taken.
+    pub subprotocols: Vec<String>,
+    /// Extra calls when a connection opens.
+    pub on_connect: Notify,
+    /// Extra calls when a connection has closed.
+    pub on_disconnect: Notify,
+    /// Sent instead of a reply when a call failed. Empty: nothing is sent.
+    pub error_reply: String,
+    /// Sent when there is no room for a call. Empty: the connection is closed with 1013.
+    pub busy_reply: String,
+    /// Calls of one connection at the same time (their replies keep the order of the messages). At least 1.
+    pub per_connection: usize,
+    /// Calls of one user at the same time, over all their connections; each guest connection counts as a user. At least 1.
+    pub per_user: usize,
+    /// Calls at the same time in the whole server. At least 1.
+    pub max_running: usize,
+    /// Calls that wait for their turn. 0: none waits, a full house answers at once.
+    pub max_waiting: usize,
+    /// How long a call may wait for its turn before it is answered as busy.
+    pub max_wait: Duration,
+}
+
+/// Whether the application is called for an event of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notify {
+    /// No call.
+    Silent,
+    /// One call.
+    Call,
+}
+
+/// The FIFOs of the push directory.
+#[derive(Debug, Clone)]
+pub struct Pipes {
+    /// Where they are made; made itself (mode 0770) where missing.
+    pub directory: PathBuf,
+    /// `global_pipe.fifo`: each record goes to everybody.
+    pub global: bool,
+    /// One pipe per connection: each record is a request of that connection. Costs a descriptor per connection.
+    pub requests: bool,
+    /// Where a record ends.
+    pub framing: Framing,
+    /// Group of the pipes. `None`: the server's own.
+    pub group: Option<u32>,
+    /// Permission bits of the pipes.
+    pub mode: u32,
+    /// A longer record is dropped whole, and logged.
+    pub max_record_bytes: usize,
+}
+
+/// Where a record of a pipe ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// At a newline.
+    Lines,
+    /// At `\nCarbonPHP\Abstracts\Pipe:<digits>\n`.
+    CarbonPhp,
+    /// After as many bytes as four bytes, big-endian, before it say.
+    Length,
+}
+
+/// The operator's socket.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+    /// Permission bits of the socket.
+    pub mode: u32,
+    /// Group of the socket. `None`: the server's own.
+    pub group: Option<u32>,
+}
+
+/// What one connection may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From the accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// The request head: line and fields. Longer ones get 431.
+    pub max_head_bytes: usize,
+    /// A message after its fragments are joined. Longer ones close with 1009.
+    pub max_message_bytes: usize,
+    /// Fragments of one message. More close with 1009.
+    pub max_frames: u32,
+    /// Bytes that may wait for one slow reader. More close with 1013.
+    pub outbox_bytes: usize,
+    /// Silence of the browser after which it is pinged. Zero: never.
+    pub ping_interval: Duration,
+    /// Silence after that ping which closes with 4408.
+    pub pong_timeout: Duration,
+    /// How long running calls may take to end when the server stops.
+    pub drain_timeout: Duration,
+    /// Text `ping` is answered with text `pong`, without a call.
+    pub text_ping: TextPing,
+}
+
+/// Whether a text message `ping` is a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextPing {
+    /// Answered with `pong` by the server.
+    Answer,
+    /// A message like any other.
+    Call,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Listen {
+                address: SocketAddr::from(([127, 0, 0, 1], 8888)),
+                path: "/".to_owned(),
+                port_taken: PortTaken::Refuse,
+                shards: std::thread::available_parallelism().map_or(1, usize::from),
+            },
+            identity: Identity {
+                provider: Provider::None,
+                guests: Guests::Allow,
+                allowed_origins: vec![AllowedOrigin::SameOrigin],
+            },
+            calls: Calls {
+                message: MessageMode::Uri,
+                subprotocols: Vec::new(),
+                on_connect: Notify::Silent,
+                on_disconnect: Notify::Silent,
+                error_reply: String::new(),
+                busy_reply: String::new(),
+                per_connection: 1,
+                per_user: 4,
+                max_running: 64,
+                max_waiting: 4096,
+                max_wait: Duration::from_secs(10),
+            },
+            pipes: None,
+            control: None,
+            limits: Limits {
+                handshake_timeout: Duration::from_secs(10),
+                max_head_bytes: 32 * 1024,
+                max_message_bytes: 1024 * 1024,
+                max_frames: 65_536,
+                outbox_bytes: 1024 * 1024,
+                ping_interval: Duration::from_secs(25),
+                pong_timeout: Duration::from_secs(10),
+                drain_timeout: Duration::from_secs(30),
+                text_ping: TextPing::Answer,
+            },
+            mode: Mode::Production,
+        }
+    }
+}

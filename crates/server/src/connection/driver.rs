@@ -1,0 +1,498 @@
+//! The living connection: one hand-written future per socket, from the 101 to the last byte.
+//!
+//! Laws of this file:
+//! - Reading goes through the shard's one buffer; what is not consumed at once is copied, and only then.
+//! - Each wake-up reads, lets calls go on, and writes everything that is queued in one system call.
+//! - Nothing is held while the connection is idle but this state: no buffer, no queue, no call.
+//! - A browser that sends faster than its calls run, or reads slower than they reply, is not read for a while. It never makes
+//!   anybody else wait, and never makes the server hold more than its bounds.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use wootz_hub::Key;
+use wootz_protocol::{CloseCode, ControlFrame, Endpoint, Event, Input, Message as Received, Role, TimeoutAction};
+use wootz_runner::{CallEvent, Caller, Message, Utf8Bytes};
+
+use super::calls::{self, Calls, Owner, Request};
+use super::mailbox::{Ending, Mailbox, MailboxKind};
+use crate::config::{Notify, TextPing};
+use crate::push::RequestPipe;
+use crate::shard::Shard;
+
+/// Rounds of reading and writing in one wake-up; then the other connections have their turn.
+const MAX_ROUNDS: usize = 4;
+
+/// No byte could be written for so long: the browser is given up, even without pings.
+const MIN_WRITE_STALL: Duration = Duration::from_secs(10);
+
+/// What the handshake made: an answered upgrade, and who is at the other end.
+pub(crate) struct Opened {
+    pub(crate) stream: TcpStream,
+    pub(crate) caller: Arc<Caller>,
+    pub(crate) kind: MailboxKind,
+    /// The 101, the first thing that is written.
+    pub(crate) response: Bytes,
+    /// Bytes that came behind the request head.
+    pub(crate) unread: Vec<u8>,
+    /// When the identity ends. `None`: never.
+    pub(crate) expires: Option<Instant>,
+}
+
+/// The future that drives one connection.
+pub(crate) struct Connection {
+    shard: Rc<Shard>,
+    stream: TcpStream,
+    endpoint: Endpoint,
+    mailbox: Rc<Mailbox>,
+    caller: Arc<Caller>,
+    key: Key,
+    stage: Stage,
+    busy: Option<Box<Busy>>,
+    pipe: Option<Box<RequestPipe>>,
+    expires: Option<Instant>,
+    blocked_since: Option<Instant>,
+    armed: Option<Instant>,
+}
+
+/// What a connection owns only while it has something to do.
+#[derive(Default)]
+struct Busy {
+    calls: Calls,
+    /// Received bytes that wait until there is room for more calls.
+    unread: Vec<u8>,
+    reading: Reading,
+}
+
+impl Busy {
+    fn is_idle(&self) -> bool {
+        self.calls.is_idle() && self.unread.is_empty() && self.reading == Reading::Active
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Reading {
+    #[default]
+    Active,
+    Paused,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Messages are taken; the endpoint knows how far a closing handshake is.
+    Open,
+    /// The last frame is queued; when it is written the socket is closed.
+    Flushing,
+    /// The same, but the browser may still be sending: what it sends is thrown away until it stops, because closing a socket with
+    /// unread bytes would reset it and destroy our last frame on its way.
+    Draining { finished_writing: bool },
+}
+
+/// Why the connection is over.
+#[derive(Debug, thiserror::Error)]
+enum Over {
+    #[error("closed")]
+    Closed,
+    #[error("the browser went without a Close")]
+    Vanished,
+    #[error("the closing handshake took too long")]
+    CloseTimedOut,
+    #[error("nothing could be written for too long: too slow a reader")]
+    WriteStalled,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+enum Round {
+    Progress,
+    Waiting,
+}
+
+impl Connection {
+    /// Takes the connection into the shard's hub. The future must be polled on this shard's thread.
+    pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
+        let mailbox = Rc::new(Mailbox::new(opened.kind, shard.config.limits.outbox_bytes));
+        mailbox.outbox().push_unbounded(opened.response);
+        let caller = opened.caller;
+        let key = shard.hub.borrow_mut().join(caller.id.0, caller.user.clone(), Rc::clone(&mailbox));
+        shard.counters.opened();
+        let mut connection = Self {
+            shard: Rc::clone(shard),
+            stream: opened.stream,
+            endpoint: Endpoint::new(Role::Server, now),
+            mailbox,
+            pipe: shard.open_request_pipe(&caller),
+            caller,
+            key,
+            stage: Stage::Open,
+            busy: None,
+            expires: opened.expires,
+            blocked_since: None,
+            armed: None,
+        };
+        connection.greet(opened.unread);
+        connection
+    }
+
+    fn greet(&mut self, unread: Vec<u8>) {
+        let request_pipe = self.pipe.as_ref().map(|pipe| pipe.path());
+        self.mailbox.send_note(&self.shard.open_note(&self.caller, request_pipe));
+        if self.shard.config.calls.on_connect == Notify::Call {
+            self.busy().calls.push(Request { event: CallEvent::Connect, message: Message::empty() });
+        }
+        if !unread.is_empty() {
+            self.busy().unread = unread;
+        }
+        if let Some(ending) = self.shard.ending() {
+            self.mailbox.end(ending);
+        }
+    }
+
+    fn busy(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    fn round(&mut self, context: &mut Context<'_>) -> Result<Round, Over> {
+        let now = Instant::now();
+        self.obey(now);
+        self.pass_deadlines(now)?;
+        let was_paused = self.pause_or_resume(now);
+        let read = if was_paused { 0 } else { self.read(context, now)? };
+        self.poll_calls(context);
+        let wrote = self.flush(context, now)?;
+        self.leave_when_done(context)?;
+        let resumes = was_paused && !self.should_pause();
+        Ok(if read > 0 || resumes || (wrote > 0 && self.mailbox.has_waiting_replies()) {
+            Round::Progress
+        } else {
+            self.arm();
+            Round::Waiting
+        })
+    }
+
+    /// Does what others asked of this connection.
+    fn obey(&mut self, now: Instant) {
+        if self.mailbox.outbox().is_overflowed() {
+            self.shard.counters.slow_reader();
+            tracing::info!(connection = %self.caller.id, "closing: the reader is too slow (limits.outbox)");
+            self.close_now(CloseCode::TryAgainLater, "too slow a reader", now);
+        }
+        match self.mailbox.ending() {
+            None => {}
+            Some(Ending::Now(code, reason)) => self.close_now(code, reason, now),
+            Some(Ending::AfterCalls(code, reason)) => {
+                if let Some(busy) = &mut self.busy {
+                    busy.calls.drop_pending();
+                }
+                if self.busy.as_ref().is_none_or(|busy| busy.calls.is_idle()) {
+                    self.close(code, reason, now);
+                }
+            }
+        }
+    }
+
+    fn pass_deadlines(&mut self, now: Instant) -> Result<(), Over> {
+        if !self.mailbox.take_fired_timer() {
+            return Ok(());
+        }
+        self.armed = None;
+        if self.blocked_since.is_some_and(|since| now >= since + self.write_stall()) {
+            self.shard.counters.slow_reader();
+            return Err(Over::WriteStalled);
+        }
+        if self.expires.is_some_and(|expires| expires <= now) {
+            self.expires = None;
+            self.close(CloseCode::SessionEnded, "session ended", now);
+        }
+        if let Some(pipe) = &mut self.pipe {
+            pipe.drop_stale(now);
+        }
+        while let Some(action) = self.endpoint.handle_timeout(&self.shard.endpoint, now) {
+            match action {
+                TimeoutAction::Ping(ping) => self.send_control(&ping),
+                TimeoutAction::PeerSilent(close) => {
+                    tracing::debug!(connection = %self.caller.id, "closing: no answer to a ping");
+                    self.finish_with(Some(close), Stage::Draining { finished_writing: false });
+                }
+                TimeoutAction::CloseTimedOut => return Err(Over::CloseTimedOut),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once. Gives the number of bytes, 0 when there are none now.
+    fn read(&mut self, context: &mut Context<'_>, now: Instant) -> Result<usize, Over> {
+        if let Some(busy) = &mut self.busy
+            && !busy.unread.is_empty()
+        {
+            let mut unread = std::mem::take(&mut busy.unread);
+            self.receive(&mut unread, now);
+            return Ok(unread.len());
+        }
+        let shard = Rc::clone(&self.shard);
+        let mut buffer = shard.read_buffer.borrow_mut();
+        let mut read = ReadBuf::new(&mut buffer);
+        match Pin::new(&mut self.stream).poll_read(context, &mut read) {
+            Poll::Pending => Ok(0),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(())) if read.filled().is_empty() => match self.stage {
+                Stage::Open => Err(Over::Vanished),
+                Stage::Flushing | Stage::Draining { .. } => Err(Over::Closed),
+            },
+            Poll::Ready(Ok(())) => {
+                let received = read.filled_mut();
+                self.receive(received, now);
+                Ok(received.len())
+            }
+        }
+    }
+
+    fn receive(&mut self, bytes: &mut [u8], now: Instant) {
+        let total = bytes.len();
+        let mut input = Input::new(bytes);
+        while !self.should_pause() {
+            match self.endpoint.next_event(&mut input, &self.shard.endpoint, now) {
+                None => return,
+                Some(event) => self.on_event(event),
+            }
+        }
+        let left = input.len();
+        if left > 0 {
+            self.busy().unread = bytes[total - left..].to_vec();
+        }
+    }
+
+    fn on_event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Message(message) => self.on_message(message),
+            Event::Ping { answer } => self.send_control(&answer),
+            Event::Pong => {}
+            Event::Close { frame, answer } => {
+                let code = frame.map(|frame| frame.code.number());
+                tracing::debug!(connection = %self.caller.id, code, "the browser closed");
+                self.finish_with(answer, Stage::Flushing);
+            }
+            Event::Failed { error, answer } => {
+                tracing::info!(connection = %self.caller.id, reason = error.reason(), "closing: the browser broke the protocol");
+                self.finish_with(answer, Stage::Draining { finished_writing: false });
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Received<'_>) {
+        self.shard.counters.message();
+        if self.mailbox.ending().is_some() {
+            return;
+        }
+        if self.shard.config.limits.text_ping == TextPing::Answer && matches!(&message, Received::Text(text) if text == "ping") {
+            return self.mailbox.send(&Message::Text(Utf8Bytes::from_static("pong")));
+        }
+        let message = match message {
+            Received::Text(text) => Message::text(text.into_owned()),
+            Received::Binary(bytes) => Message::binary(bytes.into_owned()),
+        };
+        self.busy().calls.push(Request { event: CallEvent::Message, message });
+    }
+
+    fn poll_calls(&mut self, context: &mut Context<'_>) {
+        if self.stage != Stage::Open {
+            return;
+        }
+        loop {
+            let taken = self.take_requests(context);
+            if let Some(busy) = &mut self.busy {
+                let owner = Owner { shard: &self.shard, mailbox: &self.mailbox, caller: &self.caller };
+                busy.calls.poll(&owner, context);
+            }
+            // Calls that ended at once made room, and nobody would wake us for it.
+            if taken == 0 && !(self.mailbox.has_requests() && self.has_room_for_calls()) {
+                break;
+            }
+        }
+        if self.busy.as_ref().is_some_and(|busy| busy.is_idle()) {
+            self.busy = None;
+        }
+    }
+
+    /// Takes requests that were pushed to this connection, as far as there is room for them.
+    fn take_requests(&mut self, context: &mut Context<'_>) -> usize {
+        if let Some(pipe) = &mut self.pipe {
+            pipe.poll(&self.shard, self.caller.id, context);
+        }
+        let mut taken = 0;
+        while self.has_room_for_calls()
+            && let Some(message) = self.mailbox.take_request()
+        {
+            taken += 1;
+            if self.mailbox.ending().is_none() {
+                self.busy().calls.push(Request { event: CallEvent::Push, message });
+            }
+        }
+        taken
+    }
+
+    fn has_room_for_calls(&self) -> bool {
+        self.busy.as_ref().is_none_or(|busy| busy.calls.has_room(self.shard.config.limits.max_message_bytes))
+    }
+
+    /// Whether the browser has to wait: too many of its messages are here, or it does not read what it gets.
+    fn should_pause(&self) -> bool {
+        self.stage == Stage::Open
+            && (!self.has_room_for_calls() || self.mailbox.outbox().queued_bytes() > self.shard.config.limits.outbox_bytes / 2)
+    }
+
+    /// Tells the endpoint whether the browser's silence can be its own.
+    fn pause_or_resume(&mut self, now: Instant) -> bool {
+        let reading = if self.should_pause() { Reading::Paused } else { Reading::Active };
+        if self.busy.as_ref().map_or(Reading::Active, |busy| busy.reading) != reading {
+            self.busy().reading = reading;
+            match reading {
+                Reading::Paused => self.endpoint.suspend_keepalive(),
+                Reading::Active => self.endpoint.resume_keepalive(now),
+            }
+        }
+        reading == Reading::Paused
+    }
+
+    /// Writes all that is queued, as far as the socket takes it.
+    fn flush(&mut self, context: &mut Context<'_>, now: Instant) -> Result<usize, Over> {
+        let outbox = self.mailbox.outbox();
+        let mut total = 0;
+        while !outbox.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let written = outbox.with_slices(|slices| stream.poll_write_vectored(context, slices));
+            match written {
+                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Poll::Ready(Ok(bytes)) => {
+                    outbox.advance(bytes);
+                    total += bytes;
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => break,
+            }
+        }
+        self.blocked_since = match (outbox.is_empty(), total) {
+            (true, _) => None,
+            (false, 0) => Some(self.blocked_since.unwrap_or(now)),
+            (false, _) => Some(now),
+        };
+        if total > 0 && self.mailbox.has_waiting_replies() {
+            self.mailbox.wake_replies();
+        }
+        Ok(total)
+    }
+
+    /// Closes the socket when the last frame is out.
+    fn leave_when_done(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
+        if !self.mailbox.outbox().is_empty() {
+            return Ok(());
+        }
+        match &mut self.stage {
+            Stage::Open | Stage::Draining { finished_writing: true } => Ok(()),
+            Stage::Flushing => Err(Over::Closed),
+            Stage::Draining { finished_writing } => match Pin::new(&mut self.stream).poll_shutdown(context) {
+                Poll::Ready(result) => {
+                    *finished_writing = true;
+                    Ok(result?)
+                }
+                Poll::Pending => Ok(()),
+            },
+        }
+    }
+
+    /// Begins the closing handshake behind what is queued already.
+    fn close(&mut self, code: CloseCode, reason: &str, now: Instant) {
+        if let Some(close) = self.endpoint.close(code, reason, now) {
+            self.mailbox.outbox().finish(Some(Bytes::copy_from_slice(close.as_bytes())));
+            self.busy = None;
+            self.pipe = None;
+            self.mailbox.wake_replies();
+        }
+    }
+
+    /// The same at once: what has not been started is neither run nor sent.
+    fn close_now(&mut self, code: CloseCode, reason: &str, now: Instant) {
+        if self.endpoint.can_send() {
+            self.mailbox.outbox().discard_unstarted();
+            self.close(code, reason, now);
+        }
+    }
+
+    /// The endpoint is finished: only this frame is still to be sent.
+    fn finish_with(&mut self, last: Option<ControlFrame>, stage: Stage) {
+        self.mailbox.outbox().finish(last.map(|frame| Bytes::copy_from_slice(frame.as_bytes())));
+        self.stage = stage;
+        self.busy = None;
+        self.pipe = None;
+        self.mailbox.wake_replies();
+    }
+
+    fn send_control(&mut self, frame: &ControlFrame) {
+        self.mailbox.outbox().push_unbounded(Bytes::copy_from_slice(frame.as_bytes()));
+    }
+
+    fn write_stall(&self) -> Duration {
+        let keepalive = &self.shard.endpoint.keepalive;
+        (keepalive.ping_interval + keepalive.pong_timeout).max(MIN_WRITE_STALL)
+    }
+
+    /// Has the shard wake this connection at the earliest of its deadlines.
+    fn arm(&mut self) {
+        let stalled = self.blocked_since.map(|since| since + self.write_stall());
+        let stale = self.pipe.as_ref().and_then(|pipe| pipe.stale_at());
+        let keepalive = self.endpoint.poll_timeout(&self.shard.endpoint);
+        let earliest = [keepalive, self.expires, stalled, stale].into_iter().flatten().min();
+        if let Some(deadline) = earliest
+            && self.armed.is_none_or(|armed| deadline < armed)
+        {
+            self.armed = Some(deadline);
+            self.shard.timers.arm(self.shard.timers.tick_of(deadline), self.key);
+        }
+    }
+
+    fn end(&mut self, over: &Over) {
+        tracing::debug!(connection = %self.caller.id, reason = %over, "connection ended");
+        if self.shard.config.calls.on_disconnect == Notify::Call {
+            let (shard, caller) = (Rc::clone(&self.shard), Arc::clone(&self.caller));
+            self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
+        }
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let connection = self.get_mut();
+        connection.mailbox.outbox().register(context.waker());
+        for _ in 0..MAX_ROUNDS {
+            match connection.round(context) {
+                Ok(Round::Progress) => {}
+                Ok(Round::Waiting) => return Poll::Pending,
+                Err(over) => {
+                    connection.end(&over);
+                    return Poll::Ready(());
+                }
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// However it ends, also by a panic: nobody else can find the connection any more, and its calls end.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.mailbox.outbox().finish(None);
+        self.mailbox.wake_replies();
+        self.shard.hub.borrow_mut().leave(self.key);
+        self.shard.counters.closed();
+    }
+}

@@ -1,0 +1,287 @@
+//! What others may do to a living connection: give it frames and requests, take their turn with replies, ask it to end.
+//!
+//! The driver owns the socket; everybody else holds this. Nothing here does IO or waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use wootz_hub::Outbox;
+use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
+use wootz_runner::{Gone, Message, ReplySink};
+
+use crate::console::Note;
+
+/// Requests that may wait in a mailbox until the driver looks: a pipe is read only while there is room for more.
+const MAX_REQUESTS: usize = 16;
+
+/// A connection, as everybody but its driver sees it.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    outbox: Outbox,
+    /// Bytes of replies that may wait before the next one has to.
+    reply_room_bytes: usize,
+    /// The call, counted from the connection's first, whose replies leave now.
+    current_call: Cell<u64>,
+    /// Calls that wait for their turn to reply, or for room.
+    reply_wakers: RefCell<Vec<Waker>>,
+    requests: RefCell<Option<Box<VecDeque<Message>>>>,
+    ending: Cell<Option<Ending>>,
+    timer_fired: Cell<bool>,
+    kind: MailboxKind,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MailboxKind {
+    /// A site's page, or any other client.
+    Client,
+    /// The console page of `--dev`, which is told about each call.
+    Console,
+}
+
+/// Why the connection should end, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// When the calls that run have replied.
+    AfterCalls(CloseCode, &'static str),
+    /// At once; its calls are ended.
+    Now(CloseCode, &'static str),
+}
+
+impl wootz_hub::Mailbox for Mailbox {
+    fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+}
+
+impl Mailbox {
+    pub(crate) fn new(kind: MailboxKind, reply_room_bytes: usize) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            reply_room_bytes,
+            current_call: Cell::new(0),
+            reply_wakers: RefCell::default(),
+            requests: RefCell::default(),
+            ending: Cell::new(None),
+            timer_fired: Cell::new(false),
+            kind,
+        }
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(crate) fn kind(&self) -> MailboxKind {
+        self.kind
+    }
+
+    /// Asks the driver to end the connection. The first wish counts, but `Now` overrides `AfterCalls`.
+    pub(crate) fn end(&self, ending: Ending) {
+        if !matches!((self.ending.get(), ending), (Some(_), Ending::AfterCalls(..)) | (Some(Ending::Now(..)), _)) {
+            self.ending.set(Some(ending));
+            self.outbox.wake();
+        }
+    }
+
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.ending.get()
+    }
+
+    /// A deadline of this connection may have passed.
+    pub(crate) fn fire_timer(&self) {
+        self.timer_fired.set(true);
+        self.outbox.wake();
+    }
+
+    pub(crate) fn take_fired_timer(&self) -> bool {
+        self.timer_fired.take()
+    }
+
+    /// Leaves a request for the driver. `Err` gives it back: there is no room now.
+    pub(crate) fn push_request(&self, request: Message) -> Result<(), Message> {
+        let mut requests = self.requests.borrow_mut();
+        let queue = requests.get_or_insert_default();
+        if queue.len() >= MAX_REQUESTS {
+            return Err(request);
+        }
+        queue.push_back(request);
+        drop(requests);
+        self.outbox.wake();
+        Ok(())
+    }
+
+    pub(crate) fn has_requests(&self) -> bool {
+        self.requests.borrow().as_ref().is_some_and(|requests| !requests.is_empty())
+    }
+
+    pub(crate) fn take_request(&self) -> Option<Message> {
+        let mut requests = self.requests.borrow_mut();
+        let request = requests.as_mut()?.pop_front();
+        if request.is_none() {
+            *requests = None;
+        }
+        request
+    }
+
+    /// The call whose replies may leave.
+    pub(crate) fn current_call(&self) -> u64 {
+        self.current_call.get()
+    }
+
+    /// The replies of the call before are out: the next call's may leave.
+    pub(crate) fn advance_to_call(&self, sequence: u64) {
+        self.current_call.set(sequence);
+        self.wake_replies();
+    }
+
+    /// There may be room for replies again, or never more.
+    pub(crate) fn wake_replies(&self) {
+        for waker in self.reply_wakers.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether calls wait for room.
+    pub(crate) fn has_waiting_replies(&self) -> bool {
+        !self.reply_wakers.borrow().is_empty()
+    }
+
+    fn poll_turn(&self, sequence: u64, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if self.outbox.is_closed() {
+            return Poll::Ready(Err(Gone));
+        }
+        if self.current_call.get() == sequence && self.outbox.queued_bytes() < self.reply_room_bytes {
+            return Poll::Ready(Ok(()));
+        }
+        let mut wakers = self.reply_wakers.borrow_mut();
+        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            wakers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Queues a message of the server's own for the browser.
+    pub(crate) fn send(&self, message: &Message) {
+        self.outbox.push_unbounded(encode(message));
+    }
+
+    pub(crate) fn send_note(&self, note: &Note<'_>) {
+        if self.kind == MailboxKind::Console {
+            self.outbox.push_unbounded(wootz_protocol::encode_text(&note.to_text()));
+        }
+    }
+}
+
+/// A message as the frame that every browser can be sent.
+pub(crate) fn encode(message: &Message) -> Bytes {
+    let (opcode, payload) = match message {
+        Message::Text(text) => (Opcode::Text, &**text),
+        Message::Binary(bytes) => (Opcode::Binary, bytes),
+    };
+    // Exactly as long as it will be: shared bytes without a spare end need no second allocation.
+    let header_bytes = match payload.len() {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    };
+    let mut frame = Vec::with_capacity(header_bytes + payload.len());
+    encode_unmasked(opcode, true, payload, &mut frame);
+    Bytes::from(frame)
+}
+
+/// The replies of one call, in their turn.
+///
+/// One message may be held back, so that a call whose only reply has to wait for the reader need not wait itself.
+pub(crate) struct CallReplies {
+    mailbox: Rc<Mailbox>,
+    sequence: u64,
+    event: wootz_runner::CallEvent,
+    held: RefCell<Option<Message>>,
+    sent: Cell<u64>,
+    asked: std::time::Instant,
+    waited: Cell<Duration>,
+}
+
+impl CallReplies {
+    pub(crate) fn new(mailbox: Rc<Mailbox>, sequence: u64, event: wootz_runner::CallEvent) -> Rc<Self> {
+        Rc::new(Self {
+            mailbox,
+            sequence,
+            event,
+            held: RefCell::new(None),
+            sent: Cell::new(0),
+            asked: std::time::Instant::now(),
+            waited: Cell::new(Duration::ZERO),
+        })
+    }
+
+    /// The call got its turn to run.
+    pub(crate) fn started(&self) {
+        self.waited.set(self.asked.elapsed());
+    }
+
+    /// How long the call waited for its turn to run.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited.get()
+    }
+
+    /// How long the call runs, or ran.
+    pub(crate) fn ran(&self) -> Duration {
+        self.asked.elapsed() - self.waited.get()
+    }
+
+    /// Messages so far, sent or held.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    pub(crate) fn poll_turn(&self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.mailbox.poll_turn(self.sequence, context)
+    }
+
+    /// Waits until everything that the call sent is queued for the browser.
+    pub(crate) async fn flush(&self) -> Result<(), Gone> {
+        if self.held.borrow().is_none() {
+            return Ok(());
+        }
+        std::future::poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        if self.held.borrow().is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_turn(context).map_ok(|()| {
+            if let Some(message) = self.held.take() {
+                self.deliver(&message);
+            }
+        })
+    }
+
+    fn deliver(&self, message: &Message) {
+        self.mailbox.send_note(&Note::Reply { event: self.event, waited: self.waited(), ran: self.ran() });
+        self.mailbox.send(message);
+    }
+}
+
+impl ReplySink for CallReplies {
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.poll_flush(context)
+    }
+
+    fn send(&self, message: Message) {
+        self.sent.set(self.sent.get() + 1);
+        match self.poll_turn(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => self.deliver(&message),
+            Poll::Ready(Err(Gone)) => {}
+            Poll::Pending => {
+                self.held.replace(Some(message));
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! 5 · alive: drives a connection from the 101 to its end. Takes an answered upgrade and an identity, gives messages.
+
+mod calls;
+mod driver;
+mod mailbox;
+
+pub(crate) use calls::{CountedCall, log_failure, party_of};
+pub(crate) use driver::{Connection, Opened};
+pub(crate) use mailbox::{Ending, Mailbox, MailboxKind, encode};

@@ -1,0 +1,399 @@
+//! Whose turn it is: how many calls run at once, in all and per user, and who waits.
+//!
+//! Users take turns: of those that wait, the one that has waited longest for a turn goes next and then stands at the end
+//! of the line, so one user's thousand calls delay another's one by at most one call. When the house is full, the user with
+//! the longest queue is refused, not the one who comes last. This is the one place where shards meet on the way of a
+//! message; the lock is held for a few map operations, never across a system call.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+
+/// How many calls run, and how many wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TurnLimits {
+    pub(crate) per_user: usize,
+    pub(crate) max_running: usize,
+    pub(crate) max_waiting: usize,
+    pub(crate) max_wait: Duration,
+}
+
+/// Who takes turns with whom: a user, or a guest's connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Party {
+    User(Arc<str>),
+    Guest(u128),
+}
+
+/// Why a call gets no turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Busy {
+    #[error("no room: application.limits.max_waiting calls wait already")]
+    Full,
+    #[error("no turn within application.limits.max_wait")]
+    WaitedTooLong,
+}
+
+/// The turns of all shards.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    limits: TurnLimits,
+    state: Mutex<State>,
+}
+
+/// What `wootz status` tells of the turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TurnCounts {
+    pub(crate) running: usize,
+    pub(crate) waiting: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: usize,
+    waiting: usize,
+    parties: HashMap<Party, PartyTurns>,
+    /// Parties that wait and may run one more, longest wait first. Each stands here at most once.
+    line: VecDeque<Party>,
+    waiters: Slab<Waiter>,
+}
+
+#[derive(Debug, Default)]
+struct PartyTurns {
+    running: usize,
+    queue: VecDeque<usize>,
+    in_line: bool,
+}
+
+#[derive(Debug)]
+enum Waiter {
+    Waiting(Option<Waker>),
+    Granted,
+    Refused,
+}
+
+/// The right to run one call; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    turns: Arc<Turns>,
+    party: Option<Party>,
+}
+
+impl Turns {
+    pub(crate) fn new(limits: TurnLimits) -> Arc<Self> {
+        Arc::new(Self { limits, state: Mutex::new(State::default()) })
+    }
+
+    /// Waits for a turn of this party.
+    ///
+    /// # Errors
+    /// [`Busy::Full`] at once where nobody else may wait, or later when a party that waits less needs the place;
+    /// [`Busy::WaitedTooLong`] after `max_wait`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the line.
+    pub(crate) async fn acquire(self: &Arc<Self>, party: Party) -> Result<Turn, Busy> {
+        let waiter = match self.lock().enter(&party, &self.limits)? {
+            Entered::Running => return Ok(Turn { turns: Arc::clone(self), party: Some(party) }),
+            Entered::Waiting(waiter) => waiter,
+        };
+        let waiting = Waiting { turns: Arc::clone(self), party, waiter };
+        tokio::time::timeout(self.limits.max_wait, waiting).await.unwrap_or(Err(Busy::WaitedTooLong))
+    }
+
+    pub(crate) fn counts(&self) -> TurnCounts {
+        let state = self.lock();
+        TurnCounts { running: state.running, waiting: state.waiting }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock can leave the state half changed, so a panic elsewhere is no reason to stop everybody.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Entered {
+    Running,
+    Waiting(usize),
+}
+
+impl State {
+    fn enter(&mut self, party: &Party, limits: &TurnLimits) -> Result<Entered, Busy> {
+        let (running, queued) = self.parties.get(party).map_or((0, 0), |turns| (turns.running, turns.queue.len()));
+        // Whoever waits already goes first: a newcomer that finds a free place while its party queues would overtake.
+        if queued == 0 && running < limits.per_user && self.running < limits.max_running && self.line.is_empty() {
+            self.running += 1;
+            self.parties.entry(party.clone()).or_default().running += 1;
+            return Ok(Entered::Running);
+        }
+        if self.waiting >= limits.max_waiting {
+            self.make_room(queued)?;
+        }
+        let waiter = self.waiters.insert(Waiter::Waiting(None));
+        self.waiting += 1;
+        self.parties.entry(party.clone()).or_default().queue.push_back(waiter);
+        self.stand_in_line(party, limits);
+        self.grant(limits);
+        Ok(Entered::Waiting(waiter))
+    }
+
+    /// Refuses the newest call of the longest queue, if that is longer than the newcomer's would be.
+    fn make_room(&mut self, newcomer_queued: usize) -> Result<(), Busy> {
+        let longest = self.parties.values_mut().max_by_key(|turns| turns.queue.len());
+        let Some(longest) = longest.filter(|turns| turns.queue.len() > newcomer_queued + 1) else {
+            return Err(Busy::Full);
+        };
+        if let Some(waiter) = longest.queue.pop_back() {
+            self.waiting -= 1;
+            self.decide(waiter, Waiter::Refused);
+        }
+        Ok(())
+    }
+
+    fn stand_in_line(&mut self, party: &Party, limits: &TurnLimits) {
+        if let Some(turns) = self.parties.get_mut(party)
+            && !turns.in_line
+            && !turns.queue.is_empty()
+            && turns.running < limits.per_user
+        {
+            turns.in_line = true;
+            self.line.push_back(party.clone());
+        }
+    }
+
+    /// Gives out every turn that is free.
+    fn grant(&mut self, limits: &TurnLimits) {
+        while self.running < limits.max_running {
+            let Some(party) = self.line.pop_front() else { return };
+            let Some(turns) = self.parties.get_mut(&party) else { continue };
+            turns.in_line = false;
+            let Some(waiter) = turns.queue.pop_front() else { continue };
+            turns.running += 1;
+            self.running += 1;
+            self.waiting -= 1;
+            self.decide(waiter, Waiter::Granted);
+            self.stand_in_line(&party, limits);
+        }
+    }
+
+    fn decide(&mut self, waiter: usize, decision: Waiter) {
+        if let Waiter::Waiting(Some(waker)) = std::mem::replace(&mut self.waiters[waiter], decision) {
+            waker.wake();
+        }
+    }
+
+    fn end(&mut self, party: &Party, limits: &TurnLimits) {
+        self.running -= 1;
+        if let Some(turns) = self.parties.get_mut(party) {
+            turns.running -= 1;
+        }
+        self.forget_idle(party);
+        self.stand_in_line(party, limits);
+        self.grant(limits);
+    }
+
+    fn forget_idle(&mut self, party: &Party) {
+        if self.parties.get(party).is_some_and(|turns| turns.running == 0 && turns.queue.is_empty()) {
+            self.parties.remove(party);
+        }
+    }
+
+    /// Somebody who waited has gone, or has seen the decision.
+    fn leave(&mut self, party: &Party, waiter: usize, limits: &TurnLimits) {
+        match self.waiters.remove(waiter) {
+            Waiter::Waiting(_) => {
+                self.waiting -= 1;
+                if let Some(turns) = self.parties.get_mut(party) {
+                    turns.queue.retain(|&queued| queued != waiter);
+                }
+                self.forget_idle(party);
+            }
+            Waiter::Granted => self.end(party, limits),
+            Waiter::Refused => self.forget_idle(party),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(party) = self.party.take() {
+            self.turns.lock().end(&party, &self.turns.limits);
+        }
+    }
+}
+
+/// A place in the line.
+struct Waiting {
+    turns: Arc<Turns>,
+    party: Party,
+    waiter: usize,
+}
+
+impl Future for Waiting {
+    type Output = Result<Turn, Busy>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.turns.lock();
+        match &mut state.waiters[self.waiter] {
+            Waiter::Waiting(waker) => {
+                *waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            seen @ Waiter::Granted => {
+                // The turn is the `Turn`'s to give back from now on, not this place's.
+                *seen = Waiter::Refused;
+                Poll::Ready(Ok(Turn { turns: Arc::clone(&self.turns), party: Some(self.party.clone()) }))
+            }
+            Waiter::Refused => Poll::Ready(Err(Busy::Full)),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.turns.lock().leave(&self.party, self.waiter, &self.turns.limits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Acquire = Pin<Box<dyn Future<Output = Result<Turn, Busy>>>>;
+
+    fn turns(per_user: usize, max_running: usize, max_waiting: usize) -> Arc<Turns> {
+        Turns::new(TurnLimits { per_user, max_running, max_waiting, max_wait: Duration::from_secs(5) })
+    }
+
+    fn user(name: &str) -> Party {
+        Party::User(Arc::from(name))
+    }
+
+    fn acquire(turns: &Arc<Turns>, party: Party) -> Acquire {
+        let turns = Arc::clone(turns);
+        Box::pin(async move { turns.acquire(party).await })
+    }
+
+    fn poll(acquire: &mut Acquire) -> Option<Result<Turn, Busy>> {
+        match acquire.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
+    }
+
+    fn run(turns: &Arc<Turns>, party: Party) -> Turn {
+        poll(&mut acquire(turns, party)).expect("a turn at once").expect("a turn")
+    }
+
+    fn paused(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(test);
+    }
+
+    #[test]
+    fn one_user_runs_at_most_per_user_calls_and_the_others_go_on() {
+        paused(async {
+            let turns = turns(2, 10, 10);
+            let _first = run(&turns, user("1"));
+            let second = run(&turns, user("1"));
+            let mut third = acquire(&turns, user("1"));
+            assert!(poll(&mut third).is_none());
+            let _other = run(&turns, user("12"));
+            drop(second);
+            assert!(poll(&mut third).is_some_and(|turn| turn.is_ok()));
+        });
+    }
+
+    #[test]
+    fn a_flood_of_one_user_delays_another_by_one_call_at_most() {
+        paused(async {
+            let turns = turns(10, 1, 100);
+            let mut running = run(&turns, user("flood"));
+            let mut flood: Vec<Acquire> = (0..50).map(|_| acquire(&turns, user("flood"))).collect();
+            flood.iter_mut().for_each(|waiting| assert!(poll(waiting).is_none()));
+            let mut other = acquire(&turns, user("other"));
+            assert!(poll(&mut other).is_none());
+            let mut calls_before = 0;
+            let _other = loop {
+                drop(running);
+                if let Some(turn) = poll(&mut other) {
+                    break turn.expect("a turn");
+                }
+                running = flood.iter_mut().find_map(poll).expect("a turn for somebody").expect("a turn");
+                drop(flood.remove(0));
+                calls_before += 1;
+            };
+            assert!(calls_before <= 1, "{calls_before} calls of the flood went first");
+        });
+    }
+
+    #[test]
+    fn a_full_house_refuses_the_longest_queue_not_the_newcomer() {
+        paused(async {
+            let turns = turns(10, 1, 3);
+            let _running = run(&turns, user("flood"));
+            let mut flood: Vec<Acquire> = (0..3).map(|_| acquire(&turns, user("flood"))).collect();
+            flood.iter_mut().for_each(|waiting| assert!(poll(waiting).is_none()));
+            assert_eq!(poll(&mut acquire(&turns, user("flood"))).map(Result::err), Some(Some(Busy::Full)));
+            let mut other = acquire(&turns, user("other"));
+            assert!(poll(&mut other).is_none(), "the newcomer waits");
+            assert_eq!(poll(&mut flood[2]).map(Result::err), Some(Some(Busy::Full)), "the flood's newest gives way");
+            assert_eq!(turns.counts(), TurnCounts { running: 1, waiting: 3 });
+        });
+    }
+
+    #[test]
+    fn whoever_goes_away_leaves_no_trace() {
+        paused(async {
+            let turns = turns(1, 1, 10);
+            let running = run(&turns, user("1"));
+            let mut waiting = acquire(&turns, user("1"));
+            assert!(poll(&mut waiting).is_none());
+            drop(waiting);
+            let mut granted = acquire(&turns, user("2"));
+            assert!(poll(&mut granted).is_none());
+            drop(running);
+            // Granted, never looked at: the turn must not be lost.
+            drop(granted);
+            assert_eq!(turns.counts(), TurnCounts { running: 0, waiting: 0 });
+            assert!(turns.lock().parties.is_empty() && turns.lock().waiters.is_empty());
+            let _next = run(&turns, user("3"));
+        });
+    }
+
+    #[test]
+    fn a_wait_ends_after_max_wait() {
+        paused(async {
+            let turns = turns(1, 1, 10);
+            let _running = run(&turns, user("1"));
+            assert_eq!(turns.acquire(user("2")).await.err(), Some(Busy::WaitedTooLong));
+            assert_eq!(turns.counts().waiting, 0);
+        });
+    }
+
+    #[test]
+    fn no_more_than_max_running_run_whatever_comes() {
+        paused(async {
+            let turns = turns(3, 4, 1000);
+            let mut waiting: Vec<Acquire> = (0..200).map(|n| acquire(&turns, user(&(n % 7).to_string()))).collect();
+            let mut running: VecDeque<Turn> = VecDeque::new();
+            let mut done = 0;
+            while done < 200 {
+                waiting.retain_mut(|acquire| match poll(acquire) {
+                    Some(turn) => {
+                        running.push_back(turn.expect("a turn"));
+                        false
+                    }
+                    None => true,
+                });
+                assert!(running.len() <= 4 && turns.counts().running == running.len());
+                running.pop_front().expect("somebody always runs");
+                done += 1;
+            }
+        });
+    }
+}

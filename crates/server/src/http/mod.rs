@@ -1,0 +1,237 @@
+//! 3 · upgrade: from an accepted socket to a valid upgrade and an identity, or to an HTTP answer that says why not.
+//!
+//! Everything is decided before the 101; a refusal is a status, never a close code. The future of this module is gone when
+//! the connection begins to live.
+
+mod head;
+mod origin;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use wootz_protocol::handshake::{self, Acceptance, Request};
+use wootz_runner::{Caller, ConnectionId};
+
+use crate::config::Mode;
+use crate::connection::{MailboxKind, Opened};
+use crate::console;
+use crate::identity::{self, Identity, NoIdentity};
+use crate::shard::Shard;
+use head::{Head, HeadError};
+
+/// How long a refused client may take to read its answer, and how much it may still send meanwhile.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+const REFUSAL_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Fields that speak of the handshake's own connection, not of the request: calls are not told.
+const HOP_FIELDS: [&str; 7] = [
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-extensions",
+    "keep-alive",
+    "transfer-encoding",
+];
+
+/// Why there is no connection.
+enum NoUpgrade {
+    /// The request gets this answer. The reason is for the log.
+    Answered { response: Vec<u8>, status: u16, reason: String },
+    /// Nobody is there to be answered.
+    Gone,
+}
+
+/// A valid upgrade that is not answered yet.
+struct Upgrade {
+    acceptance: Acceptance,
+    subprotocol: Option<String>,
+    kind: MailboxKind,
+}
+
+impl NoUpgrade {
+    fn status(status: u16, headers: &[(&str, &str)], text: &str, reason: impl Into<String>) -> Self {
+        Self::Answered { response: handshake::response(status, headers, text), status, reason: reason.into() }
+    }
+}
+
+impl From<handshake::Refusal> for NoUpgrade {
+    fn from(refusal: handshake::Refusal) -> Self {
+        Self::Answered { response: refusal.response(), status: refusal.status(), reason: refusal.reason().to_owned() }
+    }
+}
+
+/// Serves one accepted socket: answers it, or lets it live as a connection.
+pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: SocketAddr) {
+    match settle(&shard, &mut stream, remote).await {
+        Ok((caller, kind, expires, response, unread)) => {
+            shard.open(Opened { stream, caller, kind, response, unread, expires });
+        }
+        Err(NoUpgrade::Gone) => {}
+        Err(NoUpgrade::Answered { response, status, reason }) => {
+            if status >= 400 {
+                shard.counters.refused();
+                tracing::info!(%remote, status, %reason, "handshake refused");
+            }
+            let _ = tokio::time::timeout(REFUSAL_TIME, answer(&mut stream, &response)).await;
+        }
+    }
+}
+
+type Settled = (Arc<Caller>, MailboxKind, Option<std::time::Instant>, Bytes, Vec<u8>);
+
+async fn settle(shard: &Rc<Shard>, stream: &mut TcpStream, remote: SocketAddr) -> Result<Settled, NoUpgrade> {
+    let head = read_head(shard, stream).await?;
+    let request = head.request();
+    let upgrade = upgrade(shard, &request)?;
+    let caller = Describe { shard, request: &request, remote, local: stream.local_addr().ok(), id: new_id()? };
+    let identity = identify(shard, stream, &caller).await?;
+    let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
+    let (user, expires) = (identity.user, identity.expires);
+    Ok((Arc::new(caller.with_user(user)), upgrade.kind, expires, response, head.rest().to_vec()))
+}
+
+async fn read_head(shard: &Shard, stream: &mut TcpStream) -> Result<Head, NoUpgrade> {
+    let limits = &shard.config.limits;
+    let reading = Head::read(stream, &shard.read_buffer, limits.max_head_bytes);
+    match tokio::time::timeout(limits.handshake_timeout, reading).await {
+        Ok(Ok(head)) => Ok(head),
+        Ok(Err(HeadError::Refused(refusal))) => Err(refusal.into()),
+        Ok(Err(HeadError::Gone)) => Err(NoUpgrade::Gone),
+        Err(_elapsed) => Err(NoUpgrade::status(408, &[], "request too slow", "no request within limits.handshake_timeout")),
+    }
+}
+
+/// Path, page, method, handshake, origin: in this order, so that each error is about the first thing that is wrong.
+fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
+    let config = &shard.config;
+    let development = config.mode == Mode::Development;
+    if development && request.method == "GET" && request.path() == "/" && !request.wants_websocket() {
+        let headers = [
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Security-Policy", console::CONTENT_SECURITY_POLICY),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+        ];
+        return Err(NoUpgrade::status(200, &headers, console::PAGE, "console page"));
+    }
+    if !serves(&config.listen.path, request.path()) {
+        return Err(NoUpgrade::status(404, &[], "no WebSocket here", "path is not below listen.path"));
+    }
+    let acceptance = handshake::accept(request)?;
+    if !origin::is_allowed(request, &config.identity.allowed_origins) {
+        let origin = String::from_utf8_lossy(request.header("origin").unwrap_or_default()).into_owned();
+        let reason = format!("origin {origin:?} is not in identity.allowed_origins");
+        return Err(NoUpgrade::status(403, &[], "origin not allowed", reason));
+    }
+    if shard.ending().is_some() {
+        return Err(unavailable("the server shuts down"));
+    }
+    let offers_console = || acceptance.subprotocols().iter().any(|offered| offered == console::SUBPROTOCOL);
+    let (subprotocol, kind) = if development && offers_console() {
+        (Some(console::SUBPROTOCOL.to_owned()), MailboxKind::Console)
+    } else {
+        let chosen = acceptance.choose_subprotocol(&config.calls.subprotocols);
+        (chosen.map(str::to_owned), MailboxKind::Client)
+    };
+    Ok(Upgrade { acceptance, subprotocol, kind })
+}
+
+fn unavailable(reason: impl Into<String>) -> NoUpgrade {
+    NoUpgrade::status(503, &[("Retry-After", "5")], "not available now", reason)
+}
+
+async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
+    let settled = tokio::select! {
+        settled = identity::settle(shard, || Arc::new(caller.with_user(None))) => settled,
+        () = hangup(stream) => return Err(NoUpgrade::Gone),
+    };
+    settled.map_err(|refusal| match refusal {
+        NoIdentity::Refused(reason) => NoUpgrade::status(403, &[], "refused", reason),
+        NoIdentity::GuestRefused => NoUpgrade::status(401, &[], "sign in first", "guests are refused (identity.guests)"),
+        NoIdentity::Unsettled(reason) => unavailable(reason),
+    })
+}
+
+/// Waits until the client has gone. One that already sends frames is not watched any more.
+async fn hangup(stream: &TcpStream) {
+    match stream.peek(&mut [0]).await {
+        Ok(0) | Err(_) => {}
+        Ok(_) => std::future::pending().await,
+    }
+}
+
+async fn answer(stream: &mut TcpStream, response: &[u8]) -> std::io::Result<()> {
+    stream.write_all(response).await?;
+    stream.shutdown().await?;
+    // What is still unread when a socket is closed resets it, and the answer is lost on its way.
+    tokio::io::copy(&mut stream.take(REFUSAL_BYTES), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
+/// Whether `path` is `served` or below it.
+fn serves(served: &str, path: &str) -> bool {
+    let served = served.trim_end_matches('/');
+    path.strip_prefix(served).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn new_id() -> Result<ConnectionId, NoUpgrade> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| unavailable(format!("no random bytes: {error}")))?;
+    Ok(ConnectionId(u128::from_ne_bytes(bytes)))
+}
+
+/// What a handshake tells about its connection; made into a [`Caller`] once for the question who it is, once for good.
+struct Describe<'a> {
+    shard: &'a Shard,
+    request: &'a Request<'a>,
+    remote: SocketAddr,
+    local: Option<SocketAddr>,
+    id: ConnectionId,
+}
+
+impl Describe<'_> {
+    fn with_user(&self, user: Option<Arc<str>>) -> Caller {
+        let host = self.request.header_str("host").unwrap_or_default();
+        let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+        let mut caller = Caller::builder(self.id, self.request.uri()).user(user).remote(self.remote).push("SERVER_NAME", name);
+        if let Some(local) = self.local {
+            caller = caller.push("SERVER_PORT", local.port().to_string());
+        }
+        if let Some(control) = &self.shard.config.control {
+            caller = caller.push("WOOTZ_CONTROL", control.socket.as_os_str().as_encoded_bytes());
+        }
+        for field in &self.request.headers {
+            if !HOP_FIELDS.iter().any(|hop| field.name.eq_ignore_ascii_case(hop)) {
+                caller = caller.header(field.name, field.value);
+            }
+        }
+        caller.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::serves;
+
+    #[test]
+    fn a_path_serves_itself_and_what_is_below_it() {
+        let cases = [
+            ("/", "/", true),
+            ("/", "/any/thing", true),
+            ("/ws", "/ws", true),
+            ("/ws", "/ws/", true),
+            ("/ws/", "/ws/room", true),
+            ("/ws", "/wsx", false),
+            ("/ws", "/", false),
+        ];
+        for (served, path, expected) in cases {
+            assert_eq!(serves(served, path), expected, "{path} at {served}");
+        }
+    }
+}

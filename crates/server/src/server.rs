@@ -1,0 +1,365 @@
+//! A server from its start to its end: binds everything, starts one thread per shard and one for the operator's doors.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, oneshot};
+use wootz_runner::DynApplication;
+
+use crate::config::Config;
+use crate::control::{ControlError, ControlSocket};
+use crate::dispatch::{TurnLimits, Turns};
+use crate::listener::{self, ListenError};
+use crate::metrics::{self, Counters, Status};
+use crate::push::{Directory, FifoError, GlobalPipe};
+use crate::shard::{self, INBOX, Parts, ShardCommand};
+
+type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send + Sync>;
+
+/// A server that is configured and not started.
+pub struct Server {
+    config: Config,
+    make_application: MakeApplication,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    address: SocketAddr,
+    handle: Handle,
+    threads: Vec<JoinHandle<Result<(), RunError>>>,
+}
+
+/// Tells a running server what to do, from any thread.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    address: SocketAddr,
+    shards: Vec<mpsc::Sender<ShardCommand>>,
+    counters: Vec<Arc<Counters>>,
+    turns: Arc<Turns>,
+    ending: std::sync::atomic::AtomicBool,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What ends a server. Sent by signal handlers, so it must never wait; a few of them at most are ever sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Drain,
+    Stop,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The pipes.
+    #[error(transparent)]
+    Pipes(#[from] FifoError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A thread or its runtime.
+    #[error("starting a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The application.
+    #[error("the application can't be run: {0}")]
+    Application(#[source] io::Error),
+}
+
+/// Why a server that ran ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A thread failed.
+    #[error("a thread failed: {0}")]
+    Thread(#[from] io::Error),
+    /// A thread panicked: a fault of this program.
+    #[error("a thread panicked; the log says where")]
+    Panicked,
+}
+
+impl Server {
+    /// A server whose shards each run an application of their own, made on the shard's thread by `application`.
+    ///
+    /// ```no_run
+    /// use wootz_server::{Application, Call, CallError, Config, Replies, Server};
+    ///
+    /// struct Echo;
+    ///
+    /// impl Application for Echo {
+    ///     async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
+    ///         Ok(replies.send(call.message).await?)
+    ///     }
+    /// }
+    ///
+    /// let server = Server::new(Config::default(), || Ok(Echo)).start()?;
+    /// server.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new<A: DynApplication + 'static>(
+        config: Config,
+        application: impl Fn() -> io::Result<A> + Send + Sync + 'static,
+    ) -> Self {
+        Self { config, make_application: Arc::new(move || Ok(Rc::new(application()?) as Rc<dyn DynApplication>)) }
+    }
+
+    /// Binds the address, the control socket and the pipes, and starts the threads. Returns when browsers can connect.
+    ///
+    /// # Errors
+    /// Whatever can't be had; nothing is left behind then.
+    pub fn start(self) -> Result<Running, StartError> {
+        let config = Arc::new(self.config);
+        let listeners = listener::bind(&config.listen)?;
+        let address = listeners[0].local_addr().map_err(StartError::Thread)?;
+        let control = config.control.as_ref().map(ControlSocket::bind).transpose()?;
+        let directory = config.pipes.clone().map(Directory::open).transpose()?;
+        let turns = Turns::new(TurnLimits {
+            per_user: config.calls.per_user,
+            max_running: config.calls.max_running,
+            max_waiting: config.calls.max_waiting,
+            max_wait: config.calls.max_wait,
+        });
+        let (senders, parts): (Vec<_>, Vec<_>) = (listeners.into_iter())
+            .map(|listener| {
+                let (sender, inbox) = mpsc::channel(INBOX);
+                let (config, turns, directory) = (Arc::clone(&config), Arc::clone(&turns), directory.clone());
+                (sender, Parts { config, turns, counters: Arc::default(), directory, listener, inbox })
+            })
+            .unzip();
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            began: Instant::now(),
+            address,
+            shards: senders,
+            counters: parts.iter().map(|parts| Arc::clone(&parts.counters)).collect(),
+            turns,
+            ending: false.into(),
+            orders,
+        });
+        let handle = Handle { shared };
+        let doors = Doors { handle: handle.clone(), orders: receiver, control, directory };
+        let threads = start_threads(parts, doors, &self.make_application)?;
+        Ok(Running { address, handle, threads })
+    }
+}
+
+impl Running {
+    /// Where browsers connect: the bound address, with the real port.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// To tell the server what to do, from any thread.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until the server has ended: somebody called [`Handle::drain`] or [`Handle::stop`], or a thread failed.
+    ///
+    /// # Errors
+    /// A thread failed. The others have been stopped then.
+    pub fn wait(self) -> Result<(), RunError> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            let ended = thread.join().unwrap_or(Err(RunError::Panicked));
+            if ended.is_err() {
+                self.handle.stop();
+                result = result.and(ended);
+            }
+        }
+        result
+    }
+}
+
+impl Handle {
+    /// Ends the server gently: nobody new is accepted, running calls may end within `limits.drain_timeout`, every connection is
+    /// closed with 1001, pipes and control socket are removed. Returns at once.
+    pub fn drain(&self) {
+        self.order(Order::Drain);
+    }
+
+    /// Ends the server now: running calls are ended. Returns at once.
+    pub fn stop(&self) {
+        self.order(Order::Stop);
+    }
+
+    fn order(&self, order: Order) {
+        self.shared.ending.store(true, std::sync::atomic::Ordering::Relaxed);
+        // Nobody listens when the server has ended.
+        let _ = self.shared.orders.send(order);
+    }
+
+    /// What the server does now.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn status(&self) -> Status {
+        let shared = &self.shared;
+        let (connections, mut calls, pushes) = metrics::sum(shared.counters.iter().map(|counters| &**counters));
+        let turns = shared.turns.counts();
+        (calls.running, calls.waiting) = (turns.running, turns.waiting);
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_seconds: shared.began.elapsed().as_secs(),
+            state: if shared.ending.load(std::sync::atomic::Ordering::Relaxed) { "draining" } else { "running" },
+            listen: shared.address.to_string(),
+            shards: shared.shards.len(),
+            connections,
+            users: self.count_users().await,
+            calls,
+            pushes,
+            memory_bytes: metrics::resident_bytes(),
+        }
+    }
+
+    /// A user may have connections on several shards, so names are counted, not numbers.
+    async fn count_users(&self) -> usize {
+        let mut users = std::collections::HashSet::new();
+        for shard in &self.shared.shards {
+            let (answer, answered) = oneshot::channel();
+            if shard.send(ShardCommand::Users(answer)).await.is_ok() {
+                // A shard that is ending answers nobody.
+                users.extend(answered.await.unwrap_or_default());
+            }
+        }
+        users.len()
+    }
+}
+
+/// What the thread beside the shards serves.
+struct Doors {
+    handle: Handle,
+    orders: mpsc::UnboundedReceiver<Order>,
+    control: Option<ControlSocket>,
+    directory: Option<Directory>,
+}
+
+type Started = std::sync::mpsc::Sender<Result<(), StartError>>;
+
+/// Starts the shards and the doors, and waits until each says that it can work.
+fn start_threads(
+    parts: Vec<Parts>,
+    doors: Doors,
+    make_application: &MakeApplication,
+) -> Result<Vec<JoinHandle<Result<(), RunError>>>, StartError> {
+    let (started, outcomes) = std::sync::mpsc::channel();
+    let mut threads = Vec::new();
+    let handle = doors.handle.clone();
+    for (number, parts) in parts.into_iter().enumerate() {
+        let (started, make_application) = (started.clone(), Arc::clone(make_application));
+        let thread = std::thread::Builder::new().name(format!("wootz-shard-{number}"));
+        threads.push(thread.spawn(move || run_shard(parts, &make_application, &started)).map_err(StartError::Thread)?);
+    }
+    let thread = std::thread::Builder::new().name("wootz-doors".to_owned());
+    threads.push(thread.spawn(move || run_doors(doors, &started)).map_err(StartError::Thread)?);
+    for _ in 0..threads.len() {
+        // A thread that panicked before it said anything closes the channel only with all others; its panic is in the log.
+        if let Err(error) = outcomes.recv().unwrap_or(Ok(())) {
+            handle.stop();
+            for thread in threads {
+                let _ = thread.join();
+            }
+            return Err(error);
+        }
+    }
+    Ok(threads)
+}
+
+fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+fn run_shard(parts: Parts, make_application: &MakeApplication, started: &Started) -> Result<(), RunError> {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(started, StartError::Thread(error)),
+    };
+    runtime.block_on(async {
+        match make_application() {
+            Ok(application) => {
+                let _ = started.send(Ok(()));
+                shard::run(parts, application).await.map_err(RunError::Thread)
+            }
+            Err(error) => fail(started, StartError::Application(error)),
+        }
+    })
+}
+
+fn run_doors(doors: Doors, started: &Started) -> Result<(), RunError> {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(started, StartError::Thread(error)),
+    };
+    runtime.block_on(doors.serve(started))
+}
+
+/// Whoever starts the server is told; the thread itself has nothing more to say.
+fn fail(started: &Started, error: StartError) -> Result<(), RunError> {
+    let _ = started.send(Err(error));
+    Ok(())
+}
+
+impl Doors {
+    async fn serve(mut self, started: &Started) -> Result<(), RunError> {
+        let global = self.directory.as_ref().filter(|directory| directory.settings().global).map(GlobalPipe::open);
+        let global = match global.transpose() {
+            Ok(global) => global,
+            Err(error) => {
+                let failed = fail(started, error.into());
+                self.pass_on_orders().await;
+                return failed;
+            }
+        };
+        let _ = started.send(Ok(()));
+        let shards = self.handle.shared.shards.clone();
+        let pipe = global.map(|global| tokio::task::spawn_local(global.run(shards)));
+        let control = self.control.take().map(|control| {
+            let handle = self.handle.clone();
+            tokio::task::spawn_local(async move { control.serve(handle).await })
+        });
+        self.pass_on_orders().await;
+        // Aborting drops the pipe and the socket, and with them their names.
+        for task in [pipe.map(|task| task.abort_handle()), control.map(|task| task.abort_handle())].into_iter().flatten() {
+            task.abort();
+        }
+        Ok(())
+    }
+
+    /// Passes orders on to the shards, until they have all ended.
+    async fn pass_on_orders(&mut self) {
+        loop {
+            let ended = async {
+                for shard in &self.handle.shared.shards {
+                    shard.closed().await;
+                }
+            };
+            let order = tokio::select! {
+                order = self.orders.recv() => order,
+                () = ended => return,
+            };
+            for shard in &self.handle.shared.shards {
+                let command = match order {
+                    Some(Order::Drain) => ShardCommand::Drain,
+                    Some(Order::Stop) | None => ShardCommand::Stop,
+                };
+                // A shard that has ended needs no order.
+                let _ = shard.send(command).await;
+            }
+        }
+    }
+}

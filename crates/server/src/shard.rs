@@ -1,0 +1,302 @@
+//! One thread: its listener, its connections, its part of the hub. Nothing here is shared but what says so.
+//!
+//! A connection lives and dies on the shard that accepted it. Other threads reach a shard through its bounded inbox only.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot};
+use wootz_hub::Hub;
+use wootz_protocol::CloseCode;
+use wootz_runner::{Caller, DynApplication};
+
+use crate::config::Config;
+use crate::connection::{Connection, Ending, Mailbox, Opened};
+use crate::console::Note;
+use crate::dispatch::Turns;
+use crate::metrics::Counters;
+use crate::push::{Delivery, Directory, GLOBAL_NAME, execute};
+use crate::timers::Timers;
+use crate::{http, listener};
+
+/// Commands that may wait for a shard; then whoever pushes has to wait.
+pub(crate) const INBOX: usize = 64;
+
+/// One read buffer per thread: as much as one system call brings from a busy socket.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Connections that a shard accepts before those it has get their turn.
+const ACCEPT_BATCH: usize = 32;
+
+/// Pushed bytes after which the connections may write before the next push is queued: a burst of pushes must not look like a
+/// crowd of slow readers.
+const PUSH_BATCH_BYTES: usize = 32 * 1024;
+
+/// Time for browsers to answer the last Close when the server ends.
+const CLOSE_GRACE: Duration = Duration::from_secs(3);
+
+/// What other threads ask of a shard.
+#[derive(Debug)]
+pub(crate) enum ShardCommand {
+    /// Something was pushed.
+    Deliver(Arc<Delivery>),
+    /// Who is connected?
+    Users(oneshot::Sender<Vec<Arc<str>>>),
+    /// Let running calls end, then close every connection, then end.
+    Drain,
+    /// End every call and connection now.
+    Stop,
+}
+
+/// How far the end of the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining,
+    Stopping,
+}
+
+/// What the connections of one thread share.
+pub(crate) struct Shard {
+    pub(crate) config: Arc<Config>,
+    pub(crate) endpoint: wootz_protocol::Settings,
+    pub(crate) application: Rc<dyn DynApplication>,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) hub: RefCell<Hub<Mailbox>>,
+    pub(crate) timers: Timers,
+    pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    pub(crate) directory: Option<Directory>,
+    phase: Cell<Phase>,
+    tasks: Cell<usize>,
+    task_ended: Notify,
+}
+
+/// What a shard is made of; made on the thread that starts the server, taken to the shard's own.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) directory: Option<Directory>,
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) inbox: mpsc::Receiver<ShardCommand>,
+}
+
+impl Shard {
+    fn new(parts: &mut Parts, application: Rc<dyn DynApplication>) -> Self {
+        let limits = &parts.config.limits;
+        let endpoint = wootz_protocol::Settings {
+            limits: wootz_protocol::Limits {
+                max_message_bytes: limits.max_message_bytes,
+                max_frames: limits.max_frames,
+            },
+            keepalive: wootz_protocol::Keepalive {
+                ping_interval: limits.ping_interval,
+                pong_timeout: limits.pong_timeout,
+                ..Default::default()
+            },
+        };
+        Self {
+            endpoint,
+            application,
+            config: Arc::clone(&parts.config),
+            turns: Arc::clone(&parts.turns),
+            counters: Arc::clone(&parts.counters),
+            directory: parts.directory.take(),
+            hub: RefCell::default(),
+            timers: Timers::new(Instant::now()),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            phase: Cell::new(Phase::Serving),
+            tasks: Cell::new(0),
+            task_ended: Notify::new(),
+        }
+    }
+
+    /// Runs a task that the end of the server waits for.
+    pub(crate) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        self.tasks.set(self.tasks.get() + 1);
+        let counted = Counted(Rc::clone(self));
+        tokio::task::spawn_local(async move {
+            task.await;
+            drop(counted);
+        });
+    }
+
+    /// Lets a connection live. Its future is the task: the handshake's is gone by then.
+    pub(crate) fn open(self: &Rc<Self>, opened: Opened) {
+        self.tasks.set(self.tasks.get() + 1);
+        tokio::task::spawn_local(CountedConnection {
+            connection: Connection::new(self, opened, Instant::now()),
+            _counted: Counted(Rc::clone(self)),
+        });
+    }
+
+    /// How a connection that opens now has to end, if the server is about to.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        match self.phase.get() {
+            Phase::Serving => None,
+            Phase::Draining => Some(Ending::AfterCalls(CloseCode::GoingAway, "server shuts down")),
+            Phase::Stopping => Some(Ending::Now(CloseCode::GoingAway, "server shuts down")),
+        }
+    }
+
+    /// What the console page is told when its connection opens.
+    pub(crate) fn open_note<'a>(&self, caller: &'a Caller, request_pipe: Option<std::path::PathBuf>) -> Note<'a> {
+        let pipes = self.config.pipes.as_ref().filter(|pipes| pipes.global);
+        Note::Open {
+            connection: caller.id.to_string(),
+            user: caller.user.as_deref(),
+            pipe: pipes.map(|pipes| pipes.directory.join(GLOBAL_NAME).display().to_string()),
+            request_pipe: request_pipe.map(|path| path.display().to_string()),
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        if let Some(ending) = self.ending() {
+            self.hub.borrow().iter().for_each(|mailbox| mailbox.end(ending));
+        }
+    }
+
+    async fn all_tasks_ended(&self) {
+        while self.tasks.get() > 0 {
+            self.task_ended.notified().await;
+        }
+    }
+}
+
+/// One task that the end of the server waits for.
+struct Counted(Rc<Shard>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+        self.0.task_ended.notify_one();
+    }
+}
+
+struct CountedConnection {
+    connection: Connection,
+    _counted: Counted,
+}
+
+impl Future for CountedConnection {
+    type Output = ();
+
+    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        std::pin::Pin::new(&mut self.connection).poll(context)
+    }
+}
+
+/// Runs a shard until it is told to end and its connections have ended. Must be called inside the shard's own runtime.
+///
+/// # Errors
+/// The listener can't be watched.
+pub(crate) async fn run(mut parts: Parts, application: Rc<dyn DynApplication>) -> io::Result<()> {
+    let shard = Rc::new(Shard::new(&mut parts, application));
+    let listener = TcpListener::from_std(parts.listener)?;
+    let timers = tokio::task::spawn_local(run_timers(Rc::clone(&shard)));
+    {
+        let accepting = std::pin::pin!(accept(&shard, listener));
+        let receiving = std::pin::pin!(serve_inbox(&shard, &mut parts.inbox));
+        // Accepting never ends by itself; ending the select closes the listener.
+        tokio::select! {
+            () = accepting => {}
+            () = receiving => {}
+        }
+    }
+    end(&shard, &mut parts.inbox).await;
+    timers.abort();
+    Ok(())
+}
+
+async fn accept(shard: &Rc<Shard>, listener: TcpListener) {
+    let mut trouble = listener::AcceptTrouble::default();
+    loop {
+        for _ in 0..ACCEPT_BATCH {
+            match listener.accept().await {
+                Ok((stream, remote)) => {
+                    shard.counters.accepted();
+                    shard.spawn(http::serve(Rc::clone(shard), stream, remote));
+                }
+                Err(error) => trouble.wait_after(&error).await,
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Obeys other threads until the server is to end.
+async fn serve_inbox(shard: &Shard, inbox: &mut mpsc::Receiver<ShardCommand>) {
+    let mut pushed_bytes = 0;
+    loop {
+        match inbox.recv().await {
+            Some(ShardCommand::Deliver(delivery)) => {
+                pushed_bytes += deliver(shard, &delivery);
+                if pushed_bytes >= PUSH_BATCH_BYTES {
+                    pushed_bytes = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
+            Some(ShardCommand::Users(answer)) => {
+                let users = shard.hub.borrow().users().map(|(user, _)| Arc::clone(user)).collect();
+                let _ = answer.send(users);
+            }
+            Some(ShardCommand::Drain) => return shard.enter(Phase::Draining),
+            Some(ShardCommand::Stop) | None => return shard.enter(Phase::Stopping),
+        }
+    }
+}
+
+/// Delivers, and gives the bytes that each connection was given.
+fn deliver(shard: &Shard, delivery: &Delivery) -> usize {
+    if execute(shard, delivery).is_err() {
+        tracing::warn!("a pushed request was dropped: its connection has no room for it");
+    }
+    match delivery {
+        Delivery::Publish { frame, .. } => frame.len(),
+        Delivery::Request { .. } => 0,
+    }
+}
+
+/// Waits for the connections to end, as long as they may take, then ends them.
+async fn end(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
+    if shard.phase.get() == Phase::Draining {
+        tokio::select! {
+            () = shard.all_tasks_ended() => return,
+            () = tokio::time::sleep(shard.config.limits.drain_timeout) => {
+                tracing::warn!("calls still run after limits.drain_timeout: they are ended");
+            }
+            () = until_stop(inbox) => {}
+        }
+        shard.enter(Phase::Stopping);
+    }
+    if tokio::time::timeout(CLOSE_GRACE, shard.all_tasks_ended()).await.is_err() {
+        tracing::info!(connections = shard.hub.borrow().len(), "connections that answered no Close were dropped");
+    }
+}
+
+async fn until_stop(inbox: &mut mpsc::Receiver<ShardCommand>) {
+    loop {
+        match inbox.recv().await {
+            Some(ShardCommand::Stop) | None => return,
+            // The connections are closing; status and pushes come too late.
+            Some(ShardCommand::Deliver(_) | ShardCommand::Users(_) | ShardCommand::Drain) => {}
+        }
+    }
+}
+
+async fn run_timers(shard: Rc<Shard>) {
+    loop {
+        shard.timers.wait().await;
+        for key in shard.timers.take_due(Instant::now()) {
+            if let Some(mailbox) = shard.hub.borrow().at(key) {
+                mailbox.fire_timer();
+            }
+        }
+    }
+}
