@@ -1,0 +1,140 @@
+//! The command line, made from the table of settings. Values are not judged here but with those of all other sources,
+//! so that every mistake is shown at once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, PathBufValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::settings::{Dev, FileChoice, FlagValue, Override, Sources, TABLE, help_list};
+
+/// The whole command line.
+pub(crate) fn command() -> Command {
+    Command::new("wootz")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Realtime for the application you already have: each message of a browser runs it, and what it prints goes back.")
+        .after_help("Try it: wootz serve --dev -- sh -c 'echo \"Hello from process $$\"'")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve())
+        .subcommand(status())
+        .subcommand(check())
+        .subcommand(config())
+}
+
+fn serve() -> Command {
+    Command::new("serve")
+        .visible_alias("websocket")
+        .about("Serve WebSockets and run the application for each message")
+        .override_usage("wootz serve [OPTIONS] [-- COMMAND [ARG]...]")
+        .args(setting_arguments())
+        .after_long_help(help_list())
+}
+
+fn status() -> Command {
+    Command::new("status")
+        .about("Show what the running server does: connections, users, calls, memory, uptime")
+        .arg(flag("json", "Print the server's JSON as it is"))
+        .arg(file_argument())
+        .arg(named("control.socket").expect("the control socket has a flag"))
+}
+
+fn check() -> Command {
+    Command::new("check")
+        .about("Show every mistake of the configuration at once, with file and line")
+        .override_usage("wootz check [OPTIONS] [FILE] [-- COMMAND [ARG]...]")
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .value_parser(PathBufValueParser::new())
+                .help("File to check, in place of wootz.toml")
+                .conflicts_with("config"),
+        )
+        .args(setting_arguments())
+}
+
+fn config() -> Command {
+    Command::new("config")
+        .about("Print the configuration that is in force, and where each part of it came from")
+        .override_usage("wootz config [OPTIONS] [-- COMMAND [ARG]...]")
+        .arg(flag("default", "Print a file with every setting, its default and why, all commented out"))
+        .args(setting_arguments())
+}
+
+/// What every command takes that reads the settings as `serve` does.
+fn setting_arguments() -> Vec<Arg> {
+    let own = TABLE.iter().filter_map(|row| named(row.key));
+    let set = Arg::new("set")
+        .long("set")
+        .value_name("KEY=VALUE")
+        .action(ArgAction::Append)
+        .help("Set any setting of the file; may be repeated");
+    let command = Arg::new("command")
+        .value_name("COMMAND")
+        .num_args(1..)
+        .last(true)
+        .value_parser(OsStringValueParser::new())
+        .help("Program that runs for each message, with its arguments");
+    let dev = flag("dev", "For development: the console page on GET /, failures told to the browser, log.level debug");
+    [file_argument(), dev].into_iter().chain(own).chain([set, command]).collect()
+}
+
+fn file_argument() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(PathBufValueParser::new())
+        .help("Read this file in place of wootz.toml")
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// The flag of a setting that has one of its own.
+fn named(key: &str) -> Option<Arg> {
+    let row = TABLE.iter().find(|row| row.key == key)?;
+    let flag = row.flag?;
+    let argument = Arg::new(row.key).long(flag.name).help(row.help);
+    Some(match flag.value {
+        FlagValue::True => argument.action(ArgAction::SetTrue),
+        FlagValue::Named(value) => argument.value_name(value).allow_hyphen_values(true),
+    })
+}
+
+/// The sources of the settings, as the arguments of a command name them.
+pub(crate) fn sources(matches: &ArgMatches, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
+    let dev = if given(matches, "dev") { Dev::Yes } else { Dev::No };
+    Sources { file: file(matches), variables: variables.collect(), overrides: overrides(matches), dev }
+}
+
+fn file(matches: &ArgMatches) -> FileChoice {
+    let named = |id| matches.try_get_one::<PathBuf>(id).ok().flatten();
+    match named("config").or_else(|| named("file")) {
+        Some(path) => FileChoice::Named(path.clone()),
+        None => FileChoice::IfPresent,
+    }
+}
+
+/// Flags in the order in which they win: `--set`, then a setting's own flag, then the command after `--`.
+fn overrides(matches: &ArgMatches) -> Vec<Override> {
+    let sets = matches.try_get_many::<String>("set").ok().flatten().into_iter().flatten();
+    let mut overrides: Vec<Override> = sets.cloned().map(Override::Set).collect();
+    for row in TABLE {
+        let text = match row.flag.map(|flag| flag.value) {
+            Some(FlagValue::True) => given(matches, row.key).then(|| "true".to_owned()),
+            Some(FlagValue::Named(_)) => matches.try_get_one::<String>(row.key).ok().flatten().cloned(),
+            None => None,
+        };
+        overrides.extend(text.map(|text| Override::Flag { row, text }));
+    }
+    let command = matches.try_get_many::<OsString>("command").ok().flatten();
+    overrides.extend(command.map(|words| Override::Command(words.cloned().collect())));
+    overrides
+}
+
+/// Whether a flag without a value was given. Commands that do not have it say no.
+pub(crate) fn given(matches: &ArgMatches, name: &str) -> bool {
+    matches.try_get_one::<bool>(name).ok().flatten().copied().unwrap_or(false)
+}

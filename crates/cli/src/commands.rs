@@ -1,0 +1,46 @@
+//! The commands, one file each. Each takes its arguments and gives an exit code or a failure.
+
+mod check;
+mod config;
+mod serve;
+mod status;
+
+use std::ffi::OsString;
+
+use clap::ArgMatches;
+
+use crate::arguments;
+use crate::failure::Failure;
+use crate::problem::Problems;
+use crate::resolve::{Resolved, resolve};
+use crate::settings::{Settings, Sources};
+
+/// Runs the command that the arguments name.
+pub(crate) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    match matches.subcommand() {
+        Some(("serve", arguments)) => serve::run(arguments),
+        Some(("check", arguments)) => check::run(arguments),
+        Some(("config", arguments)) => config::run(arguments),
+        Some(("status", arguments)) => status::run(arguments),
+        Some(_) | None => unreachable!("the command line accepts no other command"),
+    }
+}
+
+/// All sources of this process's settings.
+fn sources(matches: &ArgMatches) -> Sources {
+    arguments::sources(matches, std::env::vars_os())
+}
+
+/// A variable of this process.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Everything that `serve` needs, or every mistake that keeps it from serving.
+fn resolved(matches: &ArgMatches) -> Result<(Settings, Resolved), Failure> {
+    let mut problems = Problems::default();
+    let sources = sources(matches);
+    let settings = Settings::load(&sources, &mut problems);
+    let resolved = resolve(&settings, sources.dev, &variable, &mut problems);
+    if problems.is_empty() { Ok((settings, resolved)) } else { Err(Failure::Configuration(problems)) }
+}

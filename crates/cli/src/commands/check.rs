@@ -1,0 +1,67 @@
+//! `wootz check`: every mistake at once, or what would be served.
+
+use std::path::Path;
+
+use clap::ArgMatches;
+use wootz_server::config::{Guests, Mode, Provider};
+
+use crate::failure::Failure;
+use crate::output::print;
+use crate::resolve::Resolved;
+use crate::settings::FILE_NAME;
+
+pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let (settings, resolved) = super::resolved(matches)?;
+    let verdict = match &settings.file {
+        Some(file) => format!("{}: fine", file.display()),
+        None => format!("no {FILE_NAME} here; what was given is fine"),
+    };
+    print(&format!("{verdict}\n{}", summary(&resolved)))
+}
+
+/// What would be served, in a few lines.
+fn summary(resolved: &Resolved) -> String {
+    let config = &resolved.config;
+    let command: Vec<_> =
+        resolved.exec.command.iter().map(|word| quoted_for_a_shell(&word.to_string_lossy())).collect();
+    let who = match config.identity.provider {
+        Provider::None => "nobody is told apart",
+        Provider::Application => "the application says who is who",
+    };
+    let guests = match config.identity.guests {
+        Guests::Allow => "guests are allowed",
+        Guests::Refuse => "guests are refused",
+    };
+    let pipes = match &config.pipes {
+        Some(pipes) => pipes.directory.display().to_string(),
+        None => "none".to_owned(),
+    };
+    let control =
+        config.control.as_ref().map_or_else(|| "none".to_owned(), |control| control.socket.display().to_string());
+    let mode = match config.mode {
+        Mode::Production => "",
+        Mode::Development => " (--dev)",
+    };
+    let rows = [
+        ("serves", format!("ws://{}{}{mode}", config.listen.address, config.listen.path)),
+        ("runs", format!("{} in {}", command.join(" "), absolute(&resolved.exec.directory))),
+        ("identity", format!("{who}; {guests}")),
+        ("pipes", pipes),
+        ("control", control),
+    ];
+    rows.map(|(name, value)| format!("  {name:<9} {value}")).join("\n")
+}
+
+fn absolute(path: &Path) -> String {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// A word as it can be pasted into a shell.
+fn quoted_for_a_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}

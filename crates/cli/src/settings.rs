@@ -1,0 +1,484 @@
+//! The table: every setting that wootz has, once. Its key, its flag, its variable, its line in `--help`, its place in
+//! `wootz config --default` and in `docs/configuration.md` all come from its row here.
+//!
+//! A row says what may be written and why the default is what it is. What a value means to the server is `resolve`'s.
+
+mod file;
+mod load;
+mod names;
+mod render;
+mod value;
+
+pub(crate) use file::FILE_NAME;
+pub(crate) use load::{Dev, FileChoice, FileState, Override, Settings, Sources};
+pub(crate) use render::{default_file, effective_file, help_list};
+pub(crate) use value::{Kind, Zero};
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Section and name, as in the file: `limits.max_message`.
+    pub(crate) key: &'static str,
+    /// What may be written.
+    pub(crate) kind: Kind,
+    /// The default, as it would stand in the file.
+    pub(crate) default: &'static str,
+    /// A flag of its own, for what a newcomer needs. All others have `--set`.
+    pub(crate) flag: Option<Flag>,
+    /// What it is, in one line.
+    pub(crate) help: &'static str,
+    /// Why the default is what it is.
+    pub(crate) why: &'static str,
+}
+
+/// A flag of a setting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flag {
+    /// Without its dashes.
+    pub(crate) name: &'static str,
+    /// What stands behind it.
+    pub(crate) value: FlagValue,
+}
+
+/// What stands behind a flag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FlagValue {
+    /// Nothing: the flag says `true`.
+    True,
+    /// A value, called so in the help.
+    Named(&'static str),
+}
+
+impl Row {
+    /// `WOOTZ_LIMITS_MAX_MESSAGE` for `limits.max_message`.
+    pub(crate) fn variable(&self) -> String {
+        names::variable(self.key)
+    }
+
+    /// `limits` and `max_message` for `limits.max_message`.
+    pub(crate) fn section_and_name(&self) -> (&'static str, &'static str) {
+        self.key.rsplit_once('.').expect("every key of the table is in a section")
+    }
+
+    const fn flag(mut self, name: &'static str, value: FlagValue) -> Self {
+        self.flag = Some(Flag { name, value });
+        self
+    }
+}
+
+const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str, why: &'static str) -> Row {
+    Row { key, kind, default, flag: None, help, why }
+}
+
+const fn choice(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
+    Kind::Choice { now, later }
+}
+
+const UNLIMITED: Zero = Zero::Means("not limited");
+
+/// What each section is about, in the order of the file.
+pub(crate) const SECTIONS: &[(&str, &str)] = &[
+    ("listen", "Where browsers connect."),
+    ("identity", "Who may connect, and who they are."),
+    ("application", "What runs for each message."),
+    ("application.limits", "What calls may take, one by one and together."),
+    ("pipes", "Named pipes: any program of this machine that writes to one pushes to browsers."),
+    ("control", "The operator's socket, for `wootz status`."),
+    ("limits", "What one connection may take."),
+    ("log", "What is said on standard error."),
+];
+
+/// Every setting, in the order of the file.
+pub(crate) static TABLE: &[Row] = &[
+    row(
+        "listen.address",
+        Kind::Address,
+        r#""127.0.0.1:8888""#,
+        "Address and port that browsers, or the proxy before them, connect to; port 0 takes a free one",
+        "Only this machine: a proxy with TLS belongs between wootz and the world.",
+    )
+    .flag("listen", FlagValue::Named("ADDR")),
+    row(
+        "listen.path",
+        Kind::Text,
+        r#""/""#,
+        "Path that is served, with everything below it; others get 404",
+        "Every path, since the application may look at it.",
+    ),
+    row(
+        "listen.auto_port",
+        Kind::Bool,
+        "false",
+        "Take the next free port where the wanted one is in use",
+        "A proxy would not know the new port; in development it is welcome.",
+    )
+    .flag("auto-port", FlagValue::True),
+    row(
+        "listen.shards",
+        Kind::Count(Zero::Means("one per core")),
+        "0",
+        "Threads that serve connections",
+        "Each is single-threaded inside, so one per core uses the machine and no more.",
+    ),
+    row(
+        "identity.provider",
+        choice(&["none", "application"], &["session", "jwt"]),
+        r#""none""#,
+        "Who says which user a browser is: nobody, or the application in a call before the handshake is answered",
+        "Every browser is a guest until you say how users are told apart.",
+    ),
+    row(
+        "identity.guests",
+        choice(&["allow", "refuse"], &[]),
+        r#""allow""#,
+        "Whether a browser that is nobody may connect; refused ones get 401",
+        "A first try works without a login.",
+    )
+    .flag("guests", FlagValue::Named("allow|refuse")),
+    row(
+        "identity.allowed_origins",
+        Kind::List("https://example.com"),
+        r#"["same-origin"]"#,
+        "Pages that may open a connection: same-origin, * for all, or origins such as https://example.com",
+        "A browser sends its cookies with every handshake, so a foreign page could act as your user.",
+    ),
+    row(
+        "application.runner",
+        choice(&["exec"], &["fastcgi", "http"]),
+        r#""exec""#,
+        "How the application is run: exec starts one fresh process for each call",
+        "Any program will do, and no call can harm another.",
+    )
+    .flag("runner", FlagValue::Named("RUNNER")),
+    row(
+        "application.command",
+        Kind::Command,
+        "[]",
+        "Program and arguments of a call, without a shell; the command after -- of `wootz serve` overrides it",
+        "Only you know it.",
+    ),
+    row(
+        "application.directory",
+        Kind::Path,
+        r#"".""#,
+        "Working directory of calls",
+        "The directory that wootz is started in.",
+    ),
+    row(
+        "application.environment",
+        Kind::Map,
+        "{}",
+        "Variables given to every call",
+        "A call's environment holds what is named here, what is passed on, and what CGI says.",
+    ),
+    row(
+        "application.pass_environment",
+        Kind::List("PATH"),
+        r#"["PATH", "LANG", "TZ"]"#,
+        "Names of wootz's own variables that calls get too, as they are when wootz starts",
+        "Enough to find programs and to print text; secrets of the server stay with the server.",
+    ),
+    row(
+        "application.new_session",
+        Kind::Bool,
+        "false",
+        "Start each call in a session of its own (setsid) and not only in its own process group",
+        "A process group is enough to end a call with all that it started.",
+    ),
+    row(
+        "application.message",
+        choice(&["uri", "body"], &[]),
+        r#""uri""#,
+        "Whether a text message that looks like one is the request's URI, or every message is only the body",
+        "`/cart?x=1` sent by the browser then reaches the application's own routes.",
+    ),
+    row(
+        "application.reply",
+        choice(&["whole", "lines", "stream"], &[]),
+        r#""whole""#,
+        "What one reply is: all that a call prints, each line at once, or each flush at once",
+        "A call that fails half-way then sends nothing.",
+    ),
+    row(
+        "application.frame",
+        choice(&["auto", "text", "binary"], &[]),
+        r#""auto""#,
+        "Type of a reply; auto sends valid UTF-8 as text and all else as binary",
+        "What the application prints decides.",
+    ),
+    row(
+        "application.events",
+        Kind::List("connect"),
+        "[]",
+        "Further calls: connect when a connection has opened, disconnect when it has closed",
+        "Most applications need neither, and each is a process.",
+    ),
+    row(
+        "application.subprotocols",
+        Kind::List("json"),
+        "[]",
+        "Subprotocols that a client may ask for; the first that it names and that is listed is taken",
+        "None is needed.",
+    ),
+    row(
+        "application.error_reply",
+        Kind::Text,
+        r#""""#,
+        "Text sent to the browser in place of a reply when a call failed; empty sends nothing",
+        "The log has the reason; what browsers shall see is the application's choice.",
+    ),
+    row(
+        "application.busy_reply",
+        Kind::Text,
+        r#""""#,
+        "Text sent when there is no room for a call; empty closes the connection with 1013",
+        "Close code 1013 tells every client to come back later.",
+    ),
+    row(
+        "application.limits.per_connection",
+        Kind::Count(Zero::Refused),
+        "1",
+        "Calls of one connection at the same time; replies keep the order of the messages",
+        "One at a time: a message sees all effects of the one before it.",
+    ),
+    row(
+        "application.limits.per_user",
+        Kind::Count(Zero::Refused),
+        "4",
+        "Calls of one user at the same time, over all their connections; each guest connection is a user of its own",
+        "A user with several tabs is served well, and a flood of one delays no other.",
+    ),
+    row(
+        "application.limits.max_running",
+        Kind::Count(Zero::Refused),
+        "64",
+        "Calls at the same time, of all together",
+        "64 processes of a scripting language fit into 2 GiB.",
+    ),
+    row(
+        "application.limits.max_waiting",
+        Kind::Count(Zero::Means("none waits, a full house answers at once")),
+        "4096",
+        "Calls that wait for their turn, of all together",
+        "More would only wait until max_wait.",
+    ),
+    row(
+        "application.limits.max_wait",
+        Kind::Duration(Zero::Refused),
+        r#""10s""#,
+        "How long a call may wait for its turn before it is answered as busy",
+        "Nobody looks at a reply that comes later.",
+    ),
+    row(
+        "application.limits.timeout",
+        Kind::Duration(Zero::Refused),
+        r#""30s""#,
+        "How long a call may run before it is ended (TERM, then KILL, its whole process group)",
+        "As long as PHP and most proxies give a request.",
+    ),
+    row(
+        "application.limits.max_output",
+        Kind::Size(Zero::Refused),
+        r#""8MiB""#,
+        "What a call may print before it is ended",
+        "A program in an endless loop can't fill the memory.",
+    ),
+    row(
+        "application.limits.memory",
+        Kind::Size(UNLIMITED),
+        r#""""#,
+        "Address space of each process of a call (RLIMIT_AS)",
+        "Some languages reserve far more than they use.",
+    ),
+    row(
+        "application.limits.cpu",
+        Kind::Duration(UNLIMITED),
+        r#""""#,
+        "Processor time of each process of a call, in whole seconds (RLIMIT_CPU)",
+        "The timeout ends a call anyhow.",
+    ),
+    row(
+        "application.limits.processes",
+        Kind::Count(UNLIMITED),
+        "0",
+        "Processes that the user of the calls may have (RLIMIT_NPROC); not enforced on root",
+        "It counts all processes of that user, not those of one call.",
+    ),
+    row(
+        "application.limits.open_files",
+        Kind::Count(UNLIMITED),
+        "0",
+        "Descriptors of each process of a call (RLIMIT_NOFILE)",
+        "Calls keep the limit that wootz was started with.",
+    ),
+    row(
+        "application.limits.user",
+        Kind::Text,
+        r#""""#,
+        "User that calls run as, by name or number; needs root; empty keeps wootz's own",
+        "wootz should not run as root in the first place.",
+    ),
+    row(
+        "application.limits.group",
+        Kind::Text,
+        r#""""#,
+        "Group that calls run as, by name or number; needs root; empty takes the user's own groups",
+        "The user's groups are nearly always the right ones.",
+    ),
+    row(
+        "pipes.directory",
+        Kind::Path,
+        r#""tmp/fifo""#,
+        "Directory of the pipes, made where it is missing; empty makes no pipe at all",
+        "Where CarbonPHP has them.",
+    ),
+    row(
+        "pipes.global",
+        Kind::Bool,
+        "true",
+        "Make global_pipe.fifo: each record goes to every connection",
+        "One `printf` reaches every browser.",
+    ),
+    row(
+        "pipes.requests",
+        Kind::Bool,
+        "true",
+        "Make one pipe per connection: each record is a request, run as that connection's user",
+        "It costs one descriptor per connection; switch it off for many thousands of them.",
+    ),
+    row(
+        "pipes.framing",
+        choice(&["lines", "carbonphp", "length"], &[]),
+        r#""lines""#,
+        "Where a record ends: at a newline, at CarbonPHP's own mark, or after a length (4 bytes, big-endian)",
+        "`printf` and `echo` write lines.",
+    ),
+    row(
+        "pipes.group",
+        Kind::Text,
+        r#""""#,
+        "Group of the pipes, by name or number; empty keeps wootz's own",
+        "The application mostly runs as the same user.",
+    ),
+    row(
+        "pipes.mode",
+        Kind::Mode,
+        r#""0660""#,
+        "Permission bits of the pipes",
+        "Who may write to a pipe speaks to your users: its owner and its group, nobody else.",
+    ),
+    row(
+        "pipes.max_record",
+        Kind::Size(Zero::Refused),
+        r#""1MiB""#,
+        "Longest record; a longer one is dropped whole, and the log says so",
+        "As long as the longest message.",
+    ),
+    row(
+        "control.socket",
+        Kind::Path,
+        r#""""#,
+        "Control socket; empty: wootz.sock in $RUNTIME_DIRECTORY, else in $XDG_RUNTIME_DIR, else in this directory",
+        "Server and commands look in the same places, so that they meet without being told.",
+    )
+    .flag("socket", FlagValue::Named("PATH")),
+    row(
+        "control.mode",
+        Kind::Mode,
+        r#""0660""#,
+        "Permission bits of the control socket",
+        "Who may open it operates the server: its owner and its group, nobody else.",
+    ),
+    row(
+        "control.group",
+        Kind::Text,
+        r#""""#,
+        "Group of the control socket, by name or number; empty keeps wootz's own",
+        "Name a group to let its members operate the server.",
+    ),
+    row(
+        "limits.handshake_timeout",
+        Kind::Duration(Zero::Refused),
+        r#""10s""#,
+        "Time from the connection to its complete request; slower ones get 408",
+        "Enough for any phone; a silent peer is gone soon.",
+    ),
+    row(
+        "limits.max_head",
+        Kind::Size(Zero::Refused),
+        r#""32KiB""#,
+        "Longest request line with header fields; longer ones get 431",
+        "Several times what browsers send with many cookies.",
+    ),
+    row(
+        "limits.max_message",
+        Kind::Size(Zero::Refused),
+        r#""1MiB""#,
+        "Longest message of a browser; a longer one closes with 1009",
+        "A message is held in memory whole, one per connection.",
+    ),
+    row(
+        "limits.max_frames",
+        Kind::Count(Zero::Refused),
+        "65536",
+        "Fragments of one message; more close with 1009",
+        "What the test suites of the protocol send at most.",
+    ),
+    row(
+        "limits.outbox",
+        Kind::Size(Zero::Refused),
+        r#""1MiB""#,
+        "What may wait for one slow reader; more closes its connection with 1013",
+        "A reader that far behind is gone or stuck, and its memory is everybody's.",
+    ),
+    row(
+        "limits.ping_interval",
+        Kind::Duration(Zero::Means("never")),
+        r#""25s""#,
+        "Silence of a browser after which it is pinged",
+        "Below the idle limits of the usual proxies, of which 30 s is the shortest.",
+    ),
+    row(
+        "limits.pong_timeout",
+        Kind::Duration(Zero::Refused),
+        r#""10s""#,
+        "Silence after that ping which closes the connection with 4408",
+        "A phone that changes its network needs a few seconds.",
+    ),
+    row(
+        "limits.drain_timeout",
+        Kind::Duration(Zero::Means("calls are ended at once")),
+        r#""30s""#,
+        "How long running calls may take to end when the server stops",
+        "As long as a call may run.",
+    ),
+    row(
+        "limits.text_ping",
+        Kind::Bool,
+        "true",
+        "Answer the text message `ping` with `pong`, without a call",
+        "Many clients send it as their own keepalive, and a process for each would be waste.",
+    ),
+    row(
+        "log.level",
+        choice(&["error", "warn", "info", "debug", "trace"], &[]),
+        r#""info""#,
+        "Least important thing that is logged",
+        "What an operator reads; with --dev it is debug.",
+    ),
+    row(
+        "log.format",
+        choice(&["text", "json"], &[]),
+        r#""text""#,
+        "Form of a log line: for people, or one JSON object each",
+        "People read it first.",
+    ),
+];
+
+/// The row of this key.
+pub(crate) fn find(key: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.key == key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The table as text: the default file, the effective file, the list in the help and the reference page.
+
+use std::fmt::Write as _;
+
+#[cfg(test)]
+use super::FlagValue;
+use super::value::Kind;
+use super::{Row, SECTIONS, Settings, TABLE};
+use crate::problem::Origin;
+
+/// Rows of one section, in the order of the table.
+fn rows_of(section: &str) -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().filter(move |row| row.section_and_name().0 == section)
+}
+
+/// Text wrapped into comment lines.
+fn comment(out: &mut String, text: &str) {
+    const WIDTH: usize = 100;
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            out.push_str(&line);
+            out.push('\n');
+            line = String::from("#");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    out.push_str(&line);
+    out.push('\n');
+}
+
+/// What may be written for a row, as a sentence: `A duration such as "10s"; 0: never.`
+fn kind_sentence(kind: Kind) -> String {
+    let mut text = kind.describe();
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    match kind.zero() {
+        Some(zero) => format!("{text}; 0: {zero}."),
+        None => format!("{text}."),
+    }
+}
+
+/// A file with every setting, commented out: what each is, what may be written, its default and why.
+pub(crate) fn default_file() -> String {
+    let mut out = format!(
+        "# Every setting of wootz {} with its default. Take the # away before a line that you change.\n\
+         # A value here is overridden by a variable (WOOTZ_LIMITS_MAX_MESSAGE), and that by a flag (--set limits.max_message=2MiB).\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (section, about) in SECTIONS {
+        write!(out, "\n# {about}\n[{section}]\n").expect(INFALLIBLE);
+        for row in rows_of(section) {
+            out.push('\n');
+            comment(&mut out, &format!("{}.", row.help));
+            comment(&mut out, &kind_sentence(row.kind));
+            comment(&mut out, &format!("Why this default: {}", row.why));
+            // No space behind this #: prose has one, and what has none can be switched on.
+            writeln!(out, "#{} = {}", row.section_and_name().1, row.default).expect(INFALLIBLE);
+        }
+    }
+    out
+}
+
+/// Every setting as it is in force; what is not a default says where it came from.
+pub(crate) fn effective_file(settings: &Settings) -> String {
+    let mut out = String::new();
+    for (section, _) in SECTIONS {
+        let separator = if out.is_empty() { "" } else { "\n" };
+        writeln!(out, "{separator}[{section}]").expect(INFALLIBLE);
+        for row in rows_of(section) {
+            let (value, origin) = settings.entry(row.key);
+            let line = format!("{} = {}", row.section_and_name().1, value.to_toml());
+            match origin {
+                Origin::Default => writeln!(out, "{line}"),
+                Origin::File { .. } | Origin::Variable(_) | Origin::Flag(_) => writeln!(out, "{line:<40}  # {origin}"),
+            }
+            .expect(INFALLIBLE);
+        }
+    }
+    out
+}
+
+/// The list of all settings that ends the help of `serve`.
+pub(crate) fn help_list() -> String {
+    let mut out = String::from(
+        "Settings, for wootz.toml, for --set KEY=VALUE and as variables (WOOTZ_LIMITS_MAX_MESSAGE for limits.max_message).\n\
+         A later source wins: default, file, variable, flag. `wootz config --default` explains each default.\n",
+    );
+    for (section, about) in SECTIONS {
+        write!(out, "\n[{section}] {about}\n").expect(INFALLIBLE);
+        for row in rows_of(section) {
+            writeln!(out, "  {} = {}\n          {}", row.key, row.default, row.help).expect(INFALLIBLE);
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// `docs/configuration.md`.
+#[cfg(test)]
+pub(super) fn reference_page() -> String {
+    let mut out = String::from(
+        "# Configuration\n\n\
+         <!-- Written by the tests of crates/cli from its table of settings: change it there. -->\n\n\
+         Each setting can be written in four places; the later one wins: its default, the file (`--config FILE`, else\n\
+         `wootz.toml` of the directory that wootz is started in), its variable, a flag (its own, or `--set KEY=VALUE`).\n\
+         An unknown key, a value that can't be read and a named file that is not there stop the start with exit code 2;\n\
+         all mistakes are shown at once, each with its file and line. `wootz check` shows them without starting,\n\
+         `wootz config` prints what is in force and where it came from, `wootz config --default` prints a commented file.\n\n\
+         In variables and flags a list is written with commas or as in the file (`a,b` or `[\"a\", \"b\"]`), a table as\n\
+         `NAME=value,OTHER=value` or as in the file, and a command as words or, where one has a space, as in the file.\n\
+         Relative paths begin where wootz is started.\n",
+    );
+    for (section, about) in SECTIONS {
+        write!(out, "\n## `[{section}]`\n\n{about}\n").expect(INFALLIBLE);
+        for row in rows_of(section) {
+            reference_entry(&mut out, row);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+fn reference_entry(out: &mut String, row: &Row) {
+    let flag = match row.flag {
+        Some(flag) => match flag.value {
+            FlagValue::True => format!(" · `--{}`", flag.name),
+            FlagValue::Named(value) => format!(" · `--{} {value}`", flag.name),
+        },
+        None => String::new(),
+    };
+    write!(
+        out,
+        "\n### `{}`\n\n{}.\n\n- Default: `{}`. {}\n- {}\n- `{}`{flag}\n",
+        row.key,
+        row.help,
+        row.default,
+        row.why,
+        kind_sentence(row.kind),
+        row.variable(),
+    )
+    .expect(INFALLIBLE);
+}
+
+const INFALLIBLE: &str = "a String takes all that is written to it";
