@@ -32,13 +32,13 @@ enum Intake {
     Closed,
 }
 
-/// Most outboxes hold no frame, or one; only a third of a word is spent on those.
+/// Most outboxes hold no frame, or one, and need no queue for that.
 #[derive(Debug, Default)]
 enum Frames {
     #[default]
     None,
     One(Bytes),
-    Many(Box<VecDeque<Bytes>>),
+    Many(VecDeque<Bytes>),
 }
 
 /// What became of a frame.
@@ -205,7 +205,7 @@ impl Frames {
     fn push(&mut self, frame: Bytes) {
         *self = match std::mem::take(self) {
             Frames::None => Frames::One(frame),
-            Frames::One(first) => Frames::Many(Box::new(VecDeque::from([first, frame]))),
+            Frames::One(first) => Frames::Many(VecDeque::from([first, frame])),
             Frames::Many(mut queue) => {
                 queue.push_back(frame);
                 Frames::Many(queue)

@@ -203,6 +203,10 @@ impl Handle {
         let _ = self.shared.orders.send(order);
     }
 
+    fn is_ending(&self) -> bool {
+        self.shared.ending.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// What the server does now.
     ///
     /// # Cancel safety
@@ -216,7 +220,7 @@ impl Handle {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime_seconds: shared.began.elapsed().as_secs(),
-            state: if shared.ending.load(std::sync::atomic::Ordering::Relaxed) { "draining" } else { "running" },
+            state: if self.is_ending() { "draining" } else { "running" },
             listen: shared.address.to_string(),
             shards: shared.shards.len(),
             connections,
@@ -314,6 +318,15 @@ fn fail(started: &Started, error: StartError) -> Result<(), RunError> {
     Ok(())
 }
 
+/// A shard that ends before the server is to end has failed: a server with half of its shards would look alive and not be.
+async fn stop_after(shard: mpsc::Sender<ShardCommand>, handle: Handle) {
+    shard.closed().await;
+    if !handle.is_ending() {
+        tracing::error!("a shard has failed: the server ends");
+        handle.stop();
+    }
+}
+
 impl Doors {
     async fn serve(mut self, started: &Started) -> Result<(), RunError> {
         let global = self.directory.as_ref().filter(|directory| directory.settings().global).map(GlobalPipe::open);
@@ -332,6 +345,9 @@ impl Doors {
             let handle = self.handle.clone();
             tokio::task::spawn_local(async move { control.serve(handle).await })
         });
+        for shard in self.handle.shared.shards.clone() {
+            tokio::task::spawn_local(stop_after(shard, self.handle.clone()));
+        }
         self.pass_on_orders().await;
         // Aborting drops the pipe and the socket, and with them their names.
         for task in [pipe.map(|task| task.abort_handle()), control.map(|task| task.abort_handle())].into_iter().flatten() {

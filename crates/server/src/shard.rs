@@ -36,8 +36,11 @@ const ACCEPT_BATCH: usize = 32;
 /// crowd of slow readers.
 const PUSH_BATCH_BYTES: usize = 32 * 1024;
 
-/// Time for browsers to answer the last Close when the server ends.
+/// Time for browsers to answer the last Close when calls had to be ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
+
+/// The same when somebody wants the end at once: enough to write it.
+const STOP_GRACE: Duration = Duration::from_millis(200);
 
 /// What other threads ask of a shard.
 #[derive(Debug)]
@@ -72,6 +75,7 @@ pub(crate) struct Shard {
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
     pub(crate) directory: Option<Directory>,
     phase: Cell<Phase>,
+    phase_changed: Notify,
     tasks: Cell<usize>,
     task_ended: Notify,
 }
@@ -111,6 +115,7 @@ impl Shard {
             timers: Timers::new(Instant::now()),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
             phase: Cell::new(Phase::Serving),
+            phase_changed: Notify::new(),
             tasks: Cell::new(0),
             task_ended: Notify::new(),
         }
@@ -155,8 +160,20 @@ impl Shard {
         }
     }
 
+    /// Waits until the server is about to end.
+    pub(crate) async fn until_ending(&self) {
+        loop {
+            let changed = self.phase_changed.notified();
+            if self.phase.get() != Phase::Serving {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        self.phase_changed.notify_waiters();
         if let Some(ending) = self.ending() {
             self.hub.borrow().iter().for_each(|mailbox| mailbox.end(ending));
         }
@@ -265,17 +282,19 @@ fn deliver(shard: &Shard, delivery: &Delivery) -> usize {
 
 /// Waits for the connections to end, as long as they may take, then ends them.
 async fn end(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
+    let mut grace = STOP_GRACE;
     if shard.phase.get() == Phase::Draining {
         tokio::select! {
             () = shard.all_tasks_ended() => return,
             () = tokio::time::sleep(shard.config.limits.drain_timeout) => {
                 tracing::warn!("calls still run after limits.drain_timeout: they are ended");
+                grace = CLOSE_GRACE;
             }
             () = until_stop(inbox) => {}
         }
         shard.enter(Phase::Stopping);
     }
-    if tokio::time::timeout(CLOSE_GRACE, shard.all_tasks_ended()).await.is_err() {
+    if tokio::time::timeout(grace, shard.all_tasks_ended()).await.is_err() {
         tracing::info!(connections = shard.hub.borrow().len(), "connections that answered no Close were dropped");
     }
 }

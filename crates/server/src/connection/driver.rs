@@ -33,6 +33,9 @@ const MAX_ROUNDS: usize = 4;
 /// No byte could be written for so long: the browser is given up, even without pings.
 const MIN_WRITE_STALL: Duration = Duration::from_secs(10);
 
+/// How often a connection that is not read is asked whether its browser is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What the handshake made: an answered upgrade, and who is at the other end.
 pub(crate) struct Opened {
     pub(crate) stream: TcpStream,
@@ -203,6 +206,9 @@ impl Connection {
             return Ok(());
         }
         self.armed = None;
+        if self.is_paused() && has_hung_up(&self.stream) {
+            return Err(Over::Vanished);
+        }
         if self.blocked_since.is_some_and(|since| now >= since + self.write_stall()) {
             self.shard.counters.slow_reader();
             return Err(Over::WriteStalled);
@@ -348,10 +354,14 @@ impl Connection {
             && (!self.has_room_for_calls() || self.mailbox.outbox().queued_bytes() > self.shard.config.limits.outbox_bytes / 2)
     }
 
+    fn is_paused(&self) -> bool {
+        self.busy.as_ref().is_some_and(|busy| busy.reading == Reading::Paused)
+    }
+
     /// Tells the endpoint whether the browser's silence can be its own.
     fn pause_or_resume(&mut self, now: Instant) -> bool {
         let reading = if self.should_pause() { Reading::Paused } else { Reading::Active };
-        if self.busy.as_ref().map_or(Reading::Active, |busy| busy.reading) != reading {
+        if self.is_paused() != (reading == Reading::Paused) {
             self.busy().reading = reading;
             match reading {
                 Reading::Paused => self.endpoint.suspend_keepalive(),
@@ -448,7 +458,8 @@ impl Connection {
         let stalled = self.blocked_since.map(|since| since + self.write_stall());
         let stale = self.pipe.as_ref().and_then(|pipe| pipe.stale_at());
         let keepalive = self.endpoint.poll_timeout(&self.shard.endpoint);
-        let earliest = [keepalive, self.expires, stalled, stale].into_iter().flatten().min();
+        let look = self.is_paused().then(|| Instant::now() + LOOK_EVERY);
+        let earliest = [keepalive, self.expires, stalled, stale, look].into_iter().flatten().min();
         if let Some(deadline) = earliest
             && self.armed.is_none_or(|armed| deadline < armed)
         {
@@ -464,6 +475,15 @@ impl Connection {
             self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
         }
     }
+}
+
+/// Whether the browser has closed its side, seen without reading what it sent before.
+fn has_hung_up(stream: &TcpStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut descriptors = [PollFd::new(stream, PollFlags::RDHUP)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut descriptors, Some(&now)).is_ok() && descriptors[0].revents().intersects(gone)
 }
 
 impl Future for Connection {

@@ -28,6 +28,7 @@ pub(crate) struct Mailbox {
     current_call: Cell<u64>,
     /// Calls that wait for their turn to reply, or for room.
     reply_wakers: RefCell<Vec<Waker>>,
+    #[expect(clippy::box_collection, reason = "one word while nothing waits, which is nearly always")]
     requests: RefCell<Option<Box<VecDeque<Message>>>>,
     ending: Cell<Option<Ending>>,
     timer_fired: Cell<bool>,

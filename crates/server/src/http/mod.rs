@@ -68,7 +68,12 @@ impl From<handshake::Refusal> for NoUpgrade {
 
 /// Serves one accepted socket: answers it, or lets it live as a connection.
 pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: SocketAddr) {
-    match settle(&shard, &mut stream, remote).await {
+    let settled = tokio::select! {
+        biased;
+        settled = settle(&shard, &mut stream, remote) => settled,
+        () = shard.until_ending() => Err(unavailable("the server shuts down")),
+    };
+    match settled {
         Ok((caller, kind, expires, response, unread)) => {
             shard.open(Opened { stream, caller, kind, response, unread, expires });
         }
@@ -148,6 +153,7 @@ fn unavailable(reason: impl Into<String>) -> NoUpgrade {
 
 async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
     let settled = tokio::select! {
+        biased;
         settled = identity::settle(shard, || Arc::new(caller.with_user(None))) => settled,
         () = hangup(stream) => return Err(NoUpgrade::Gone),
     };

@@ -189,10 +189,7 @@ impl Drop for Fifo {
 /// The name of a connection's pipe: `<user>:<address>:<port>.fifo`, with `/` as `:` and `.` as `_`. A guest's user is empty.
 pub(crate) fn request_pipe_name(user: &str, remote: std::net::SocketAddr) -> String {
     let text = format!("{user}:{}:{}", remote.ip(), remote.port());
-    let mut name: String = text.chars().map(|c| if c == '/' { ':' } else { c }).collect();
-    name = name.replace('.', "_").replace('\0', "_");
-    name.push_str(SUFFIX);
-    name
+    text.replace('/', ":").replace(['.', '\0'], "_") + SUFFIX
 }
 
 fn ours(stat: &fs::Stat) -> Result<(), &'static str> {
