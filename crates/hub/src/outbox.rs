@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes};
 pub struct Outbox {
     frames: RefCell<Frames>,
     queued_bytes: Cell<usize>,
-    /// Of the queued bytes, those that came without regard to the bound: they are not held against a push.
-    exempt_bytes: Cell<usize>,
+    /// Of the queued bytes, the first so many are not held against a push.
+    forgiven_bytes: Cell<usize>,
     /// Whether the front frame has left in part: then it must be finished, whatever else is thrown away.
     front_started: Cell<bool>,
     intake: Cell<Intake>,
@@ -73,13 +73,20 @@ impl Outbox {
         Queued::Accepted
     }
 
-    /// Queues a frame without regard to the bound: for the connection's own replies, which look at the room first.
+    /// Queues a reply without regard to the bound: whoever replies looks at the room first.
     ///
-    /// A long reply on its way out does not make the reader a slow one, so its bytes do not count when a push looks for room.
-    /// Does nothing once the outbox is closed.
-    pub fn push_unbounded(&self, frame: Bytes) {
+    /// A long reply on its way out does not make the reader a slow one: what is queued up to its end does not count when a
+    /// push looks for room. Does nothing once the outbox is closed.
+    pub fn push_reply(&self, frame: Bytes) {
         if self.intake.get() != Intake::Closed {
-            self.exempt_bytes.set(self.exempt_bytes.get() + frame.len());
+            self.append(frame);
+            self.forgiven_bytes.set(self.queued_bytes.get());
+        }
+    }
+
+    /// Queues a control frame, which is small, without regard to the bound. Does nothing once the outbox is closed.
+    pub fn push_control(&self, frame: Bytes) {
+        if self.intake.get() != Intake::Closed {
             self.append(frame);
         }
     }
@@ -87,7 +94,7 @@ impl Outbox {
     /// Whether a frame of this size fits. An empty queue takes any.
     pub fn has_room(&self, frame_bytes: usize, limit_bytes: usize) -> bool {
         let queued = self.queued_bytes.get();
-        queued == 0 || (queued - self.exempt_bytes.get()).saturating_add(frame_bytes) <= limit_bytes
+        queued == 0 || (queued - self.forgiven_bytes.get()).saturating_add(frame_bytes) <= limit_bytes
     }
 
     /// Bytes that wait to be written.
@@ -125,7 +132,8 @@ impl Outbox {
     pub fn discard_unstarted(&self) {
         let mut frames = self.frames.borrow_mut();
         let kept = if self.front_started.get() { frames.pop() } else { None };
-        self.set_queued_bytes(kept.as_ref().map_or(0, Bytes::len));
+        self.queued_bytes.set(kept.as_ref().map_or(0, Bytes::len));
+        self.forgiven_bytes.set(0);
         *frames = kept.map_or(Frames::None, Frames::One);
     }
 
@@ -153,7 +161,8 @@ impl Outbox {
     /// When more was written than waits, which no transport can do.
     pub fn advance(&self, mut written_bytes: usize) {
         let mut frames = self.frames.borrow_mut();
-        self.set_queued_bytes(self.queued_bytes.get() - written_bytes);
+        self.queued_bytes.set(self.queued_bytes.get() - written_bytes);
+        self.forgiven_bytes.set(self.forgiven_bytes.get().saturating_sub(written_bytes));
         while written_bytes > 0 {
             let front = frames.front_mut().expect("written bytes come from queued frames");
             if written_bytes < front.len() {
@@ -185,11 +194,6 @@ impl Outbox {
         if let Some(waker) = &*self.driver.borrow() {
             waker.wake_by_ref();
         }
-    }
-
-    fn set_queued_bytes(&self, bytes: usize) {
-        self.queued_bytes.set(bytes);
-        self.exempt_bytes.set(self.exempt_bytes.get().min(bytes));
     }
 
     fn append(&self, frame: Bytes) {
@@ -272,7 +276,7 @@ mod tests {
     #[test]
     fn a_long_reply_on_its_way_out_does_not_make_the_reader_a_slow_one() {
         let outbox = Outbox::default();
-        outbox.push_unbounded(Bytes::from_static(&[0; 50]));
+        outbox.push_reply(Bytes::from_static(&[0; 50]));
         assert_eq!(outbox.push(Bytes::from_static(&[0; 4]), 4), Queued::Accepted);
         outbox.advance(50);
         assert_eq!(outbox.push(Bytes::from_static(&[0; 4]), 4), Queued::Overflowed);

@@ -142,6 +142,17 @@ fn message_at_the_limit_passes_and_one_byte_more_fails_at_the_header() {
     }
 }
 
+#[test]
+fn a_character_that_a_fragment_cuts_counts_against_the_limit() {
+    let settings = Settings { limits: Limits { max_message_bytes: 4, ..Limits::default() }, ..Settings::default() };
+    for (rest, passes) in [(&b"\xa9c"[..], false), (b"\xa9", true)] {
+        let mut bytes = Vec::new();
+        encode_masked(Opcode::Text, false, b"ab\xc3", next_mask(), &mut bytes);
+        encode_masked(Opcode::Continuation, true, rest, next_mask(), &mut bytes);
+        assert_eq!(matches!(&events(&bytes, &[], &settings)[..], [Event::Message(_)]), passes);
+    }
+}
+
 /// What a client sends, and how it cuts it.
 #[derive(Debug, Clone)]
 enum Sent {

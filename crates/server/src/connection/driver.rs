@@ -122,7 +122,7 @@ impl Connection {
     /// Takes the connection into the shard's hub. The future must be polled on this shard's thread.
     pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
         let mailbox = Rc::new(Mailbox::new(opened.kind, shard.config.limits.outbox_bytes));
-        mailbox.outbox().push_unbounded(opened.response);
+        mailbox.outbox().push_control(opened.response);
         let caller = opened.caller;
         let key = shard.hub.borrow_mut().join(caller.id.0, caller.user.clone(), Rc::clone(&mailbox));
         shard.counters.opened();
@@ -445,7 +445,7 @@ impl Connection {
     }
 
     fn send_control(&mut self, frame: &ControlFrame) {
-        self.mailbox.outbox().push_unbounded(Bytes::copy_from_slice(frame.as_bytes()));
+        self.mailbox.outbox().push_control(Bytes::copy_from_slice(frame.as_bytes()));
     }
 
     fn write_stall(&self) -> Duration {

@@ -168,12 +168,12 @@ impl Mailbox {
 
     /// Queues a message of the server's own for the browser.
     pub(crate) fn send(&self, message: &Message) {
-        self.outbox.push_unbounded(encode(message));
+        self.outbox.push_reply(encode(message));
     }
 
     pub(crate) fn send_note(&self, note: &Note<'_>) {
         if self.kind == MailboxKind::Console {
-            self.outbox.push_unbounded(wootz_protocol::encode_text(&note.to_text()));
+            self.outbox.push_reply(wootz_protocol::encode_text(&note.to_text()));
         }
     }
 }
