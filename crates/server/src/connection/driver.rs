@@ -72,11 +72,13 @@ struct Busy {
     /// Received bytes that wait until there is room for more calls.
     unread: Vec<u8>,
     reading: Reading,
+    /// The browser has closed, or broke the protocol: what is still to be sent when the messages before that had their chance.
+    last: Option<(Option<Bytes>, Stage)>,
 }
 
 impl Busy {
     fn is_idle(&self) -> bool {
-        self.calls.is_idle() && self.unread.is_empty() && self.reading == Reading::Active
+        self.calls.is_idle() && self.unread.is_empty() && self.reading == Reading::Active && self.last.is_none()
     }
 }
 
@@ -225,7 +227,7 @@ impl Connection {
                 TimeoutAction::Ping(ping) => self.send_control(&ping),
                 TimeoutAction::PeerSilent(close) => {
                     tracing::debug!(connection = %self.caller.id, "closing: no answer to a ping");
-                    self.finish_with(Some(close), Stage::Draining { finished_writing: false });
+                    self.finish_with(Some(bytes_of(&close)), Stage::Draining { finished_writing: false });
                 }
                 TimeoutAction::CloseTimedOut => return Err(Over::CloseTimedOut),
             }
@@ -283,11 +285,11 @@ impl Connection {
             Event::Close { frame, answer } => {
                 let code = frame.map(|frame| frame.code.number());
                 tracing::debug!(connection = %self.caller.id, code, "the browser closed");
-                self.finish_with(answer, Stage::Flushing);
+                self.finish_after_calls(answer, Stage::Flushing);
             }
             Event::Failed { error, answer } => {
                 tracing::info!(connection = %self.caller.id, reason = error.reason(), "closing: the browser broke the protocol");
-                self.finish_with(answer, Stage::Draining { finished_writing: false });
+                self.finish_after_calls(answer, Stage::Draining { finished_writing: false });
             }
         }
     }
@@ -322,8 +324,14 @@ impl Connection {
                 break;
             }
         }
-        if self.busy.as_ref().is_some_and(|busy| busy.is_idle()) {
-            self.busy = None;
+        match &mut self.busy {
+            Some(busy) if busy.is_idle() => self.busy = None,
+            Some(busy) => {
+                if let Some((last, stage)) = busy.last.take() {
+                    self.finish_with(last, stage);
+                }
+            }
+            None => {}
         }
     }
 
@@ -420,7 +428,7 @@ impl Connection {
     /// Begins the closing handshake behind what is queued already.
     fn close(&mut self, code: CloseCode, reason: &str, now: Instant) {
         if let Some(close) = self.endpoint.close(code, reason, now) {
-            self.mailbox.outbox().finish(Some(Bytes::copy_from_slice(close.as_bytes())));
+            self.mailbox.outbox().finish(Some(bytes_of(&close)));
             self.busy = None;
             self.pipe = None;
             self.mailbox.wake_replies();
@@ -435,9 +443,15 @@ impl Connection {
         }
     }
 
+    /// The browser will say nothing more. The messages that it sent before, in the same breath, are answered by an application
+    /// that can do it at once; other calls end with their connection.
+    fn finish_after_calls(&mut self, last: Option<ControlFrame>, stage: Stage) {
+        self.busy().last = Some((last.as_ref().map(bytes_of), stage));
+    }
+
     /// The endpoint is finished: only this frame is still to be sent.
-    fn finish_with(&mut self, last: Option<ControlFrame>, stage: Stage) {
-        self.mailbox.outbox().finish(last.map(|frame| Bytes::copy_from_slice(frame.as_bytes())));
+    fn finish_with(&mut self, last: Option<Bytes>, stage: Stage) {
+        self.mailbox.outbox().finish(last);
         self.stage = stage;
         self.busy = None;
         self.pipe = None;
@@ -445,7 +459,7 @@ impl Connection {
     }
 
     fn send_control(&mut self, frame: &ControlFrame) {
-        self.mailbox.outbox().push_control(Bytes::copy_from_slice(frame.as_bytes()));
+        self.mailbox.outbox().push_control(bytes_of(frame));
     }
 
     fn write_stall(&self) -> Duration {
@@ -475,6 +489,10 @@ impl Connection {
             self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
         }
     }
+}
+
+fn bytes_of(frame: &ControlFrame) -> Bytes {
+    Bytes::copy_from_slice(frame.as_bytes())
 }
 
 /// Whether the browser has closed its side, seen without reading what it sent before.

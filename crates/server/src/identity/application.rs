@@ -41,7 +41,11 @@ pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identi
             tracing::error!(%connection, reason, "validate printed what is no identity; the browser is not let in");
             NoIdentity::Unsettled(format!("validate: {reason}"))
         }),
-        Err(CallError::Application { fault: fault @ (ApplicationFault::Exit(_) | ApplicationFault::Other(_)), .. }) => {
+        Err(CallError::Application { fault: fault @ (ApplicationFault::Exit(_) | ApplicationFault::Other(_)), stderr }) => {
+            // A refusal needs no words; an application that broke has some, and they are the only trace.
+            if !stderr.trim().is_empty() {
+                tracing::warn!(%connection, reason = %fault, stderr = stderr.trim_end(), "validate refused a browser, and wrote to standard error");
+            }
             Err(NoIdentity::Refused(format!("the application refused it: {fault}")))
         }
         Err(error) => {

@@ -159,7 +159,7 @@ impl Directory {
         let Ok(entries) = fs::Dir::read_from(&*self.descriptor) else { return };
         for entry in entries.flatten() {
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if name.ends_with(SUFFIX)
+            if is_name_of_ours(name)
                 && let Ok((_descriptor, identity)) = self.open_own(name)
             {
                 tracing::info!(pipe = name, "removed a pipe that an ended server left");
@@ -192,6 +192,15 @@ pub(crate) fn request_pipe_name(user: &str, remote: std::net::SocketAddr) -> Str
     text.replace('/', ":").replace(['.', '\0'], "_") + SUFFIX
 }
 
+/// Whether a pipe of this name can have been made by wootz: only such a one is removed when its server is gone.
+fn is_name_of_ours(name: &str) -> bool {
+    let Some(stem) = name.strip_suffix(SUFFIX) else { return false };
+    let Some((rest, port)) = stem.rsplit_once(':') else { return name == GLOBAL_NAME };
+    // An IPv6 address has colons of its own, so each colon may be the one before the address.
+    let is_address = |text: &str| text.replace('_', ".").parse::<std::net::IpAddr>().is_ok();
+    port.parse::<u16>().is_ok() && rest.match_indices(':').any(|(at, _)| is_address(&rest[at + 1..]))
+}
+
 fn ours(stat: &fs::Stat) -> Result<(), &'static str> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo if stat.st_uid != rustix::process::geteuid().as_raw() => Err("a pipe of another owner"),
@@ -209,4 +218,22 @@ fn ours(stat: &fs::Stat) -> Result<(), &'static str> {
 fn make_directory(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o770).create(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_we_make_are_ours_and_others_are_not() {
+        for (user, remote) in [("42", "127.0.0.1:5000"), ("", "127.0.0.1:1"), ("a/b.c:d", "[2001:db8::1]:65535"), ("x", "[::1]:80")] {
+            let name = request_pipe_name(user, remote.parse().expect("an address"));
+            assert!(is_name_of_ours(&name), "{name}");
+            assert!(!name.contains('/') && !name.trim_end_matches(SUFFIX).contains('.'), "{name}");
+        }
+        assert!(is_name_of_ours(GLOBAL_NAME));
+        for name in ["backup.fifo", "a:b:5000.fifo", "127_0_0_1:5000.fifo", "1:127_0_0_1:x.fifo", "1:127_0_0_1:5000", ".fifo", ":.fifo"] {
+            assert!(!is_name_of_ours(name), "{name}");
+        }
+    }
 }
