@@ -143,3 +143,53 @@ pub struct CallOutcome {
     /// The end of what it printed on standard error, at most 4 KiB.
     pub stderr: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::call::{CallEvent, ConnectionId, MessageMode};
+    use crate::environment::Caller;
+
+    struct Sink(RefCell<Vec<Message>>);
+
+    impl ReplySink for Sink {
+        fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+            if self.0.borrow().len() < 2 { Poll::Ready(Ok(())) } else { Poll::Ready(Err(Gone)) }
+        }
+
+        fn send(&self, message: Message) {
+            self.0.borrow_mut().push(message);
+        }
+    }
+
+    struct Twice;
+
+    impl Application for Twice {
+        async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
+            replies.text(call.uri()).await?;
+            replies.send(call.message).await?;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_application_of_this_process_replies_until_the_browser_is_gone() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let application: Rc<dyn DynApplication> = Rc::new(Twice);
+        let sink = Rc::new(Sink(RefCell::default()));
+        let mut replies = Replies::new(Rc::clone(&sink) as Rc<dyn ReplySink>);
+        let call = || Call {
+            event: CallEvent::Message,
+            message: Message::binary("b"),
+            caller: std::sync::Arc::new(Caller::builder(ConnectionId(1), "/").build()),
+            mode: MessageMode::Uri,
+        };
+        runtime.block_on(application.call_dyn(call(), &mut replies)).expect("room for two");
+        assert_eq!(sink.0.borrow()[..], [Message::text("/"), Message::binary("b")]);
+        let second = runtime.block_on(application.call_dyn(call(), &mut replies));
+        assert!(matches!(second, Err(CallError::Gone(Gone))), "{second:?}");
+        assert_eq!((replies.sent(), sink.0.borrow().len()), (2, 2));
+    }
+}

@@ -230,3 +230,45 @@ impl Call {
         environment::of_call(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(mode: MessageMode, message: Message) -> Call {
+        let caller = Arc::new(Caller::builder(ConnectionId(1), "/handshake?h=1").build());
+        Call { event: CallEvent::Message, message, caller, mode }
+    }
+
+    #[test]
+    fn a_text_without_white_space_and_control_characters_is_the_uri_verbatim() {
+        for text in ["/cart?x=1", "echo/abc", "/größe", "x", "{\"json\":1}", "/a%20b#c"] {
+            assert_eq!(call(MessageMode::Uri, Message::text(text)).uri(), text);
+        }
+        let longest = "x".repeat(8192);
+        assert_eq!(call(MessageMode::Uri, Message::text(longest.as_str())).uri(), longest);
+    }
+
+    #[test]
+    fn any_other_message_leaves_the_uri_of_the_handshake() {
+        let too_long = "x".repeat(8193);
+        for text in ["", "two words", "line\n", "tab\t", "\u{a0}", "nul\0", "\u{7f}", "\u{85}", too_long.as_str()] {
+            assert_eq!(call(MessageMode::Uri, Message::text(text)).uri(), "/handshake?h=1", "{text:?}");
+        }
+        assert_eq!(call(MessageMode::Uri, Message::binary("/cart")).uri(), "/handshake?h=1");
+        assert_eq!(call(MessageMode::Body, Message::text("/cart")).uri(), "/handshake?h=1");
+    }
+
+    #[test]
+    fn text_is_made_of_utf_8_only() {
+        let bytes = Bytes::from_static(b"a\xff");
+        assert_eq!(Utf8Bytes::try_from(bytes.clone()), Err(bytes));
+        assert_eq!(Utf8Bytes::try_from(Bytes::from_static("ü".as_bytes())).map(Utf8Bytes::into_bytes), Ok("ü".into()));
+    }
+
+    #[test]
+    fn a_connection_is_named_by_32_digits() {
+        assert_eq!(ConnectionId(0xab).to_string(), "000000000000000000000000000000ab");
+        assert_eq!(ConnectionId(u128::MAX).to_string().len(), 32);
+    }
+}

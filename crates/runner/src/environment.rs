@@ -251,9 +251,133 @@ fn variable_byte(byte: u8) -> u8 {
     if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }
 }
 
-/// Whether a variable holds the header field of this name.
+/// Whether a variable holds the header field of this name. None holds one with `_`: those were dropped.
 fn is_variable_of(variable: &str, header: &str) -> bool {
-    variable
-        .strip_prefix("HTTP_")
-        .is_some_and(|name| name.bytes().eq(header.bytes().map(variable_byte)))
+    let Some(name) = variable.strip_prefix("HTTP_") else { return false };
+    !header.contains('_') && name.bytes().eq(header.bytes().map(variable_byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{CallEvent, MessageMode};
+
+    fn variable(call: &Call, name: &str) -> Option<String> {
+        call.variable(name).map(|value| String::from_utf8(value.into_owned()).expect("UTF-8"))
+    }
+
+    fn call(builder: CallerBuilder, message: Message) -> Call {
+        Call { event: CallEvent::Push, message, caller: Arc::new(builder.build()), mode: MessageMode::Uri }
+    }
+
+    fn builder() -> CallerBuilder {
+        Caller::builder(ConnectionId(1), "/chat?room=1")
+    }
+
+    #[test]
+    fn header_fields_become_variables_and_those_of_one_name_are_joined() {
+        let builder = builder()
+            .header("User-Agent", b"Tester")
+            .header("Cookie", b"a=1")
+            .header("accept-language", b"de")
+            .header("COOKIE", b"b=2")
+            .header("Accept-Language", b"en");
+        let call = call(builder, Message::empty());
+        assert_eq!(variable(&call, "HTTP_USER_AGENT").as_deref(), Some("Tester"));
+        assert_eq!(variable(&call, "HTTP_COOKIE").as_deref(), Some("a=1; b=2"));
+        assert_eq!(variable(&call, "HTTP_ACCEPT_LANGUAGE").as_deref(), Some("de, en"));
+        assert_eq!(call.header("user-AGENT"), Some(&b"Tester"[..]));
+        assert_eq!(call.header("user_agent"), None);
+        assert_eq!(call.header("missing"), None);
+    }
+
+    #[test]
+    fn a_header_field_that_would_forge_another_is_dropped() {
+        let builder = builder()
+            .header("Proxy", b"http://evil.example")
+            .header("pRoXy", b"http://evil.example")
+            .header("X_Real_IP", b"10.0.0.1")
+            .header("X=Y", b"1")
+            .header("", b"1")
+            .header("X-Nul", b"a\0HTTP_COOKIE");
+        let call = call(builder, Message::empty());
+        assert_eq!(call.variables().filter(|(name, _)| name.starts_with("HTTP_")).count(), 0);
+    }
+
+    #[test]
+    fn a_pushed_variable_replaces_its_like_but_none_that_a_call_computes() {
+        let builder = builder()
+            .push("SERVER_NAME", "old.example")
+            .push("SERVER_NAME", "example.com")
+            .push("REMOTE_USER", "admin")
+            .push("WOOTZ_EVENT", "validate")
+            .push("A=B", "1");
+        let call = call(builder, Message::empty());
+        assert_eq!(variable(&call, "SERVER_NAME").as_deref(), Some("example.com"));
+        assert_eq!(variable(&call, "REMOTE_USER"), None);
+        assert_eq!(variable(&call, "WOOTZ_EVENT").as_deref(), Some("push"));
+        let mut names: Vec<&str> = call.variables().map(|(name, _)| name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn an_empty_value_and_many_variables_come_back_as_they_were() {
+        let many = (0..50).fold(builder(), |builder, n| builder.push(&format!("NAME_{n}"), "v".repeat(n)));
+        let call = call(many, Message::empty());
+        for n in 0..50 {
+            assert_eq!(variable(&call, &format!("NAME_{n}")), Some("v".repeat(n)));
+        }
+        assert_eq!(Caller::builder(ConnectionId(1), "/").build().stored().count(), 0);
+    }
+
+    #[test]
+    fn the_message_is_a_get_where_it_is_the_uri_and_a_post_else() {
+        let get = call(builder(), Message::text("/cart?x=1&y=%20"));
+        let post = call(builder(), Message::text("two words"));
+        let binary = call(builder(), Message::binary("abc"));
+        let of = |call: &Call| {
+            ["REQUEST_METHOD", "REQUEST_URI", "PATH_INFO", "QUERY_STRING", "CONTENT_LENGTH", "CONTENT_TYPE"]
+                .map(|name| variable(call, name).expect("always there"))
+        };
+        let text = "text/plain; charset=utf-8";
+        assert_eq!(of(&get), ["GET", "/cart?x=1&y=%20", "/cart", "x=1&y=%20", "15", text]);
+        assert_eq!(of(&post), ["POST", "/chat?room=1", "/chat", "room=1", "9", text]);
+        assert_eq!(of(&binary), ["POST", "/chat?room=1", "/chat", "room=1", "3", "application/octet-stream"]);
+    }
+
+    #[test]
+    fn the_path_is_decoded_unless_that_makes_a_nul() {
+        for (path, decoded) in [
+            ("/a%2Fb", "/a/b"),
+            ("/%C3%BC", "/ü"),
+            ("/a%", "/a%"),
+            ("/a%4", "/a%4"),
+            ("/%zz%41", "/%zzA"),
+            ("/%00", "/%00"),
+        ] {
+            let call = call(builder(), Message::text(path));
+            assert_eq!(variable(&call, "PATH_INFO").as_deref(), Some(decoded), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_guest_has_no_user_and_an_ipv4_address_is_written_as_one() {
+        let guest = call(builder(), Message::empty());
+        assert_eq!((variable(&guest, "REMOTE_USER"), variable(&guest, "REMOTE_ADDR")), (None, None));
+        let mapped = "[::ffff:192.0.2.1]:443".parse().expect("an address");
+        let user = call(builder().user(Some("42".into())).remote(mapped), Message::empty());
+        assert_eq!(variable(&user, "REMOTE_USER").as_deref(), Some("42"));
+        assert_eq!(variable(&user, "REMOTE_ADDR").as_deref(), Some("192.0.2.1"));
+        assert_eq!(variable(&user, "REMOTE_PORT").as_deref(), Some("443"));
+    }
+
+    #[test]
+    fn neither_cookies_nor_users_are_in_the_debug_text() {
+        let caller = builder().header("Cookie", b"secret").user(Some("alice".into())).build();
+        let text = format!("{caller:?}");
+        assert!(!text.contains("secret") && !text.contains("alice"), "{text}");
+    }
 }

@@ -200,10 +200,14 @@ impl StartStep {
     /// What to do about it, to be put behind the error.
     fn remedy(self, error: &io::Error) -> &'static str {
         match (self, error.raw_os_error()) {
-            (Self::Fork, Some(libc::EAGAIN)) => " (too many processes: application.limits.max_running, or the system's limit)",
+            (Self::Fork, Some(libc::EAGAIN)) => {
+                " (too many processes: application.limits.max_running, or the system's limit)"
+            }
             (Self::Execute, Some(libc::ENOEXEC)) => " (a script begins with #! and its interpreter)",
             (Self::Execute, Some(libc::ENOENT)) => " (the program, or the interpreter in its first line, is missing)",
-            (Self::Execute, Some(libc::EACCES)) => " (chmod +x, or a directory above it that the application's user may not enter)",
+            (Self::Execute, Some(libc::EACCES)) => {
+                " (chmod +x, or a directory above it that the application's user may not enter)"
+            }
             (Self::Execute, Some(libc::E2BIG)) => " (arguments or variables too long)",
             (Self::Directory, _) => " (application.directory)",
             (Self::Limits, _) => " (application.limits)",

@@ -16,7 +16,5 @@ mod reply;
 pub use application::{Application, CallOutcome, DynApplication, Replies, ReplySink};
 pub use call::{Call, CallEvent, ConnectionId, Message, MessageMode, Utf8Bytes};
 pub use environment::{Caller, CallerBuilder};
-pub use error::{
-    ApplicationFault, CallError, EnvironmentFault, Fault, Gone, ProgramError, StartError, StartStep,
-};
+pub use error::{ApplicationFault, CallError, EnvironmentFault, Fault, Gone, ProgramError, StartError, StartStep};
 pub use reply::{FrameMode, ReplyAssembler, ReplyError, ReplyMode};

@@ -180,3 +180,110 @@ fn without_final_newline(text: Utf8Bytes) -> Utf8Bytes {
     };
     text.truncated(length)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// All messages of an application that prints these pieces and succeeds.
+    fn messages(mode: ReplyMode, frame: FrameMode, pieces: &[&[u8]]) -> Result<Vec<Message>, ReplyError> {
+        let mut assembler = ReplyAssembler::new(mode, frame, usize::MAX);
+        let mut messages = Vec::new();
+        for piece in pieces {
+            assembler.receive(piece)?;
+            while let Some(message) = assembler.next_message()? {
+                messages.push(message);
+            }
+        }
+        messages.extend(assembler.finish()?);
+        Ok(messages)
+    }
+
+    #[test]
+    fn a_whole_reply_loses_one_final_newline() {
+        for (printed, sent) in [("a", "a"), ("a\n", "a"), ("a\n\n", "a\n"), ("a\r\n", "a"), ("\n", ""), ("a\r", "a\r")]
+        {
+            let whole = messages(ReplyMode::Whole, FrameMode::Auto, &[printed.as_bytes()]);
+            assert_eq!(whole, Ok(vec![Message::text(sent)]), "{printed:?}");
+        }
+    }
+
+    #[test]
+    fn binary_replies_are_sent_byte_for_byte() {
+        let whole = messages(ReplyMode::Whole, FrameMode::Auto, &[b"\xff\n"]);
+        assert_eq!(whole, Ok(vec![Message::binary(&b"\xff\n"[..])]));
+        let whole = messages(ReplyMode::Whole, FrameMode::Binary, &[b"a\n"]);
+        assert_eq!(whole, Ok(vec![Message::binary(&b"a\n"[..])]));
+    }
+
+    #[test]
+    fn nothing_printed_is_nothing_sent_in_every_mode() {
+        for mode in [ReplyMode::Whole, ReplyMode::Lines, ReplyMode::Stream] {
+            assert_eq!(messages(mode, FrameMode::Auto, &[b"", b""]), Ok(vec![]));
+        }
+    }
+
+    #[test]
+    fn lines_are_judged_each_by_itself() {
+        let lines = messages(ReplyMode::Lines, FrameMode::Auto, &[b"one\r\n\n\xfe\nlast"]);
+        let expected = [Message::text("one"), Message::text(""), Message::binary(&b"\xfe"[..]), Message::text("last")];
+        assert_eq!(lines, Ok(expected.to_vec()));
+        let lines = messages(ReplyMode::Lines, FrameMode::Text, &[b"one\n\xfe\n"]);
+        assert_eq!(lines, Err(ReplyError::NotUtf8));
+    }
+
+    #[test]
+    fn a_stream_that_ends_within_a_character_sends_its_bytes_as_binary() {
+        let stream = messages(ReplyMode::Stream, FrameMode::Auto, &[b"a\xe2", b"\x82"]);
+        assert_eq!(stream, Ok(vec![Message::text("a"), Message::binary(&b"\xe2\x82"[..])]));
+        let stream = messages(ReplyMode::Stream, FrameMode::Text, &[b"a\xe2", b"\x82"]);
+        assert_eq!(stream, Err(ReplyError::NotUtf8));
+        let stream = messages(ReplyMode::Stream, FrameMode::Binary, &[b"a\xe2"]);
+        assert_eq!(stream, Ok(vec![Message::binary(&b"a\xe2"[..])]));
+    }
+
+    #[test]
+    fn the_byte_after_the_limit_is_too_much_in_every_mode() {
+        for mode in [ReplyMode::Whole, ReplyMode::Lines, ReplyMode::Stream] {
+            let mut assembler = ReplyAssembler::new(mode, FrameMode::Auto, 5);
+            assert_eq!(assembler.receive(b"abc"), Ok(()));
+            assert_eq!(assembler.receive(b"de"), Ok(()));
+            assert_eq!(assembler.receive(b"f"), Err(ReplyError::TooMuchOutput(5)));
+            assert_eq!(assembler.received_bytes(), 5);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_the_output_is_cut(
+            output in "[a\u{fc}\n\r]{0,60}", cuts in prop::collection::vec(0usize..60, 0..6)
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(output.len())).collect();
+            cuts.extend([0, output.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &output.as_bytes()[cut[0]..cut[1]]).collect();
+            let expected: Vec<Message> = output
+                .split_inclusive('\n')
+                .map(|line| match line.strip_suffix('\n') {
+                    Some(line) => Message::text(line.strip_suffix('\r').unwrap_or(line)),
+                    None => Message::text(line),
+                })
+                .collect();
+            prop_assert_eq!(messages(ReplyMode::Lines, FrameMode::Text, &pieces), Ok(expected));
+        }
+
+        #[test]
+        fn a_stream_is_all_of_the_output_in_text_however_it_is_cut(
+            output in "[a\u{fc}\u{20ac}\u{1f600}]{0,20}", cuts in prop::collection::vec(0usize..80, 0..8)
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(output.len())).collect();
+            cuts.extend([0, output.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &output.as_bytes()[cut[0]..cut[1]]).collect();
+            let sent = messages(ReplyMode::Stream, FrameMode::Text, &pieces).expect("valid UTF-8");
+            let joined: Vec<u8> = sent.iter().flat_map(|message| message.payload().to_vec()).collect();
+            prop_assert_eq!(joined, output.as_bytes());
+        }
+    }
+}

@@ -92,13 +92,18 @@ fn no_zombie_and_no_descriptor_is_left_after_many_calls() {
 fn calls_of_a_killed_spawner_fail_their_groups_are_killed_and_the_next_call_works() {
     with_spawner(|spawner| async move {
         let directory = tempfile::tempdir().expect("a directory");
-        let exec = exec(shell(&format!("read -r word; [ $word = go ] && echo went && exit; {}", waits_with_child(directory.path()))), &spawner);
+        let exec = exec(
+            shell(&format!(
+                "read -r word; [ $word = go ] && echo went && exit; {}",
+                waits_with_child(directory.path())
+            )),
+            &spawner,
+        );
         let browser = Rc::default();
         let call = run(&exec, call_with(Message::text("wait\n")), &browser);
         let first = spawner.pid().expect("it runs");
         let deadly = async {
-            let pids =
-                (pid_in(&directory.path().join("leader")).await, pid_in(&directory.path().join("child")).await);
+            let pids = (pid_in(&directory.path().join("leader")).await, pid_in(&directory.path().join("child")).await);
             kill(first);
             pids
         };
@@ -106,7 +111,6 @@ fn calls_of_a_killed_spawner_fail_their_groups_are_killed_and_the_next_call_work
         let error = ran.error();
         assert!(matches!(error, CallError::Environment(EnvironmentFault::SpawnerDied)), "{error}");
         // They are init's now, which reaps them in its own time; they may be zombies until then.
-        let lives = |pid: u32| processes().iter().any(|&(other, state, _)| other == pid && state != 'Z');
         until("leader and child are dead", || !lives(leader) && !lives(child)).await;
         assert!(!exists(first), "the spawner was reaped");
 
@@ -123,15 +127,21 @@ fn a_spawner_that_is_killed_again_and_again_is_started_again_and_again() {
     with_spawner(|spawner| async move {
         let exec = exec(shell("cat"), &spawner);
         for _ in 0..4 {
-            kill(spawner.pid().expect("it runs"));
-            // The call that finds it dead may fail; one soon after it does not.
-            let mut answered = false;
-            for _ in 0..2 {
-                answered |= run(&exec, call_with(Message::text("x")), &Rc::default()).await.result.is_ok();
-            }
-            assert!(answered);
+            let pid = spawner.pid().expect("it runs");
+            kill(pid);
+            until("it is dead", || !lives(pid)).await;
+            // Nothing was started by the dead one, so even the first call is answered.
+            assert_eq!(run(&exec, call_with(Message::text("x")), &Rc::default()).await.reply(), "x");
         }
     });
+}
+
+#[test]
+fn a_program_that_is_no_spawner_is_noticed_at_the_start() {
+    for program in ["/bin/true", "/bin/cat"] {
+        let error = wootz_runner::exec::Spawner::start_with(std::path::Path::new(program)).expect_err("no spawner");
+        assert!(error.to_string().contains("run_if_spawner"), "{program}: {error}");
+    }
 }
 
 #[test]
@@ -149,9 +159,7 @@ fn one_shard_that_goes_takes_only_its_own_calls_along() {
                     let exec: Exec = exec;
                     run(&exec, call_with(Message::text("x")), &browser).await;
                 });
-                match futures_race(call, pid_in(&file)).await {
-                    (call, pid) => (call, pid),
-                }
+                unfinished(call, pid_in(&file)).await
             }
         };
         let (first_call, first) = start(one.path()).await;
@@ -165,7 +173,7 @@ fn one_shard_that_goes_takes_only_its_own_calls_along() {
 }
 
 /// Polls both until the second is ready; gives the first back, unfinished.
-async fn futures_race<T>(
+async fn unfinished<T>(
     mut call: std::pin::Pin<Box<dyn Future<Output = ()>>>,
     other: impl Future<Output = T>,
 ) -> (std::pin::Pin<Box<dyn Future<Output = ()>>>, T) {
@@ -184,12 +192,11 @@ fn a_spawner_whose_server_lets_go_ends_every_call_and_itself() {
         let exec = exec(shell(&format!("trap '' TERM; {}", waits_with_child(directory.path()))), &spawner);
         let browser = Rc::default();
         let call = Box::pin(async move { drop(run(&exec, call_with(Message::text("x")), &browser).await) });
-        let (call, child) = futures_race(call, pid_in(&directory.path().join("child"))).await;
+        let (call, child) = unfinished(call, pid_in(&directory.path().join("child"))).await;
         drop(call);
         assert_eq!(Arc::strong_count(&spawner), 1);
         drop(spawner);
         assert!(!exists(pid), "the spawner has ended and was reaped");
-        let lives = |pid: u32| processes().iter().any(|&(other, state, _)| other == pid && state != 'Z');
         until("the calls are dead", || !lives(child)).await;
     });
 }

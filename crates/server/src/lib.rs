@@ -7,7 +7,9 @@
 //! Start with [`Server`].
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("wootz runs on Linux only: it relies on SO_REUSEPORT, descriptors passed over Unix sockets and process groups");
+compile_error!(
+    "wootz runs on Linux only: it relies on SO_REUSEPORT, descriptors passed over Unix sockets and process groups"
+);
 
 pub mod config;
 mod connection;

@@ -204,7 +204,8 @@ pub(crate) fn sum<'c>(
         calls.mean_wait_ms = total(|shard| &shard.waited_us) as f64 / ended as f64 / 1000.0;
         calls.mean_run_ms = total(|shard| &shard.ran_us) as f64 / ended as f64 / 1000.0;
     }
-    let pushes = PushStatus { queued: total(|shard| &shard.pushed_queued), dropped: total(|shard| &shard.pushed_dropped) };
+    let pushes =
+        PushStatus { queued: total(|shard| &shard.pushed_queued), dropped: total(|shard| &shard.pushed_dropped) };
     (connections, calls, pushes)
 }
 

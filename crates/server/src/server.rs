@@ -350,7 +350,9 @@ impl Doors {
         }
         self.pass_on_orders().await;
         // Aborting drops the pipe and the socket, and with them their names.
-        for task in [pipe.map(|task| task.abort_handle()), control.map(|task| task.abort_handle())].into_iter().flatten() {
+        for task in
+            [pipe.map(|task| task.abort_handle()), control.map(|task| task.abort_handle())].into_iter().flatten()
+        {
             task.abort();
         }
         Ok(())

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use rustix::io::Errno;
-use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg,
-};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -80,8 +78,10 @@ pub(super) enum End {
 /// Why a process could not be asked for.
 #[derive(Debug)]
 pub(super) enum NotAsked {
+    /// It died before it was asked, so that another may be asked. The client is lost.
     SpawnerDied,
-    System(io::Error),
+    /// A system call failed.
+    System { what: &'static str, source: io::Error },
 }
 
 impl SpawnerClient {
@@ -129,9 +129,9 @@ impl Turn<'_> {
     ///
     /// # Cancel safety
     /// Dropped before it is ready, nothing was asked for.
-    pub(super) async fn start(self, mut request: Vec<u8>, stdio: [OwnedFd; 3]) -> Result<Process, NotAsked> {
+    pub(super) async fn start(self, request: &mut [u8], stdio: [OwnedFd; 3]) -> Result<Process, NotAsked> {
         let Self { shared, permit } = self;
-        let ask = || shared.ask(&mut request, &stdio);
+        let ask = || shared.ask(request, &stdio);
         match shared.socket.async_io(Interest::WRITABLE, ask).await {
             Ok(call) => {
                 // The answer gives it back.
@@ -139,9 +139,10 @@ impl Turn<'_> {
                 Ok(Process { shared: Arc::clone(shared), call })
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET)) => {
+                shared.lose();
                 Err(NotAsked::SpawnerDied)
             }
-            Err(error) => Err(NotAsked::System(error)),
+            Err(source) => Err(NotAsked::System { what: "request to the spawner", source }),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! The server never forks. A small spawner process ([`Spawner`]), started before the server has threads or memory, starts
 //! the calls; each shard talks to it over a Unix socket of its own and keeps only the ends of three pipes per call.
+//!
+//! A program that uses this must leave `SIGPIPE` ignored, as Rust's runtime does: an application need not read its input.
 
 mod client;
 mod output;

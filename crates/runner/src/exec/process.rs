@@ -18,9 +18,13 @@ use crate::error::StartStep;
 /// Puts every signal's disposition back to the default and blocks them all, so that neither a terminal nor a manager of services ends the
 /// spawner before its server. A new process needs only an empty mask to be as if freshly logged in.
 pub(super) fn block_all_signals() {
+    // The kernel's `struct sigaction` in zeros: default disposition. By hand, because the C library hides two signals, which its
+    // `posix_spawn` leaves ignored in every new process, so in this one.
+    let default = [0u64; 8];
+    let set_size = size_of::<u64>();
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid disposition; KILL and STOP refuse it, which changes nothing.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: more zeros than the kernel reads; KILL and STOP are refused, which changes nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), set_size) };
     }
     set_signal_mask(&full_mask());
 }
@@ -79,9 +83,12 @@ fn child(plan: &Plan<'_>) -> ! {
     unsafe { libc::_exit(127) }
 }
 
+/// Takes one step; -1 when it failed, with the reason in errno.
+type Take = fn(&Plan<'_>) -> c_int;
+
 /// Gives back what failed; success has no return.
 fn become_program(plan: &Plan<'_>) -> (StartStep, c_int) {
-    let steps: [(StartStep, fn(&Plan<'_>) -> c_int); 8] = [
+    let steps: [(StartStep, Take); 8] = [
         (StartStep::Group, own_group),
         (StartStep::Descriptors, own_descriptors),
         (StartStep::Limits, own_limits),

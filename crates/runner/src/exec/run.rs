@@ -63,11 +63,8 @@ impl Exec {
     pub fn new(settings: Arc<ExecSettings>, spawner: Arc<Spawner>) -> io::Result<Self> {
         let client = Rc::new(spawner.connect()?);
         let directory = std::path::absolute(&settings.directory)?;
-        let mut environment: Vec<(OsString, OsString)> = settings
-            .pass_environment
-            .iter()
-            .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
-            .collect();
+        let mut environment: Vec<(OsString, OsString)> =
+            settings.pass_environment.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect();
         for (name, value) in &settings.environment {
             environment.retain(|(other, _)| other != name);
             environment.push((name.clone(), value.clone()));
@@ -148,16 +145,22 @@ impl Exec {
     /// Asks the spawner for the process of a call.
     async fn start(&self, call: Call) -> Result<Running, CallError> {
         let program = self.program()?;
-        let request = self.request(&program, &call)?;
+        let mut request = self.request(&program, &call)?;
         let message = match call.message {
             Message::Text(text) => text.into_bytes(),
             Message::Binary(bytes) => bytes,
         };
-        let client = self.client().await?;
-        let turn = client.turn().await.map_err(not_asked)?;
-        let (pipes, theirs) = Pipes::new(message).map_err(|source| system("pipes for a call", source))?;
-        let process = turn.start(request, theirs).await.map_err(not_asked)?;
-        Ok(Running { process, pipes, program, _client: client })
+        loop {
+            let client = self.client().await?;
+            match ask(&client, &mut request, &message).await {
+                Ok((process, pipes)) => return Ok(Running { process, pipes, program, _client: client }),
+                // Nothing was started yet, so nothing can be started twice.
+                Err(NotAsked::SpawnerDied) => {}
+                Err(NotAsked::System { what, source }) => {
+                    return Err(EnvironmentFault::System { what, source }.into());
+                }
+            }
+        }
     }
 
     /// Why a process never became the program; in words where they are known.
@@ -183,24 +186,10 @@ impl Application for Exec {
         let mut output = ReplyAssembler::new(settings.reply, settings.frame, settings.max_output_bytes);
         let mut running = match deadline.before(self.start(call)).await {
             Ok(started) => started?,
-            Err(Late) => return Err(self.late(String::new())),
+            Err(Late) => return Err(spawner_too_slow()),
         };
         let stop = running.converse(&mut deadline, &mut output, replies).await?;
-        let status = match stop {
-            Stop::Late | Stop::Output(_) => {
-                running.end(settings.grace).await;
-                let stderr = running.pipes.stderr();
-                return Err(match stop {
-                    Stop::Output(error) => bad_output(error, stderr),
-                    Stop::Late | Stop::Over(_) => self.late(stderr),
-                });
-            }
-            Stop::Over(End::Failed(step, errno)) => {
-                return Err(self.not_started(&running.program, step, errno).into());
-            }
-            Stop::Over(End::SpawnerDied) => return Err(EnvironmentFault::SpawnerDied.into()),
-            Stop::Over(End::Exited(status)) => status,
-        };
+        let status = self.status(stop, &mut running).await?;
         let duration = since.elapsed();
         let drained = running.pipes.stdout.drain(|bytes| output.receive(bytes));
         let stderr = running.pipes.stderr();
@@ -210,24 +199,43 @@ impl Application for Exec {
             Ok(()) => send_last(output, status, replies).await?,
             Err(error) => Err(error),
         };
-        match (status, sent) {
+        let fault = match (status, sent) {
             (Ended::Exit(0), Ok(())) => {
                 replies.report(CallOutcome { duration, output_bytes, stderr });
-                Ok(())
+                return Ok(());
             }
-            (Ended::Exit(0), Err(error)) => Err(bad_output(error, stderr)),
-            (Ended::Exit(status), _) => Err(CallError::Application { fault: ApplicationFault::Exit(status), stderr }),
-            (Ended::Signal(signal), _) => {
-                Err(CallError::Application { fault: ApplicationFault::Signal(signal), stderr })
-            }
-        }
+            (Ended::Exit(0), Err(error)) => bad_output(error),
+            (Ended::Exit(status), _) => ApplicationFault::Exit(status),
+            (Ended::Signal(signal), _) => ApplicationFault::Signal(signal),
+        };
+        Err(CallError::Application { fault, stderr })
     }
 }
 
 impl Exec {
-    fn late(&self, stderr: String) -> CallError {
-        CallError::Application { fault: ApplicationFault::TimedOut(self.settings.timeout), stderr }
+    /// How the process ended by itself; an error where it was ended, after it has.
+    async fn status(&self, stop: Stop, running: &mut Running) -> Result<Ended, CallError> {
+        let fault = match stop {
+            Stop::Over(End::Exited(status)) => return Ok(status),
+            Stop::Over(End::SpawnerDied) => return Err(EnvironmentFault::SpawnerDied.into()),
+            Stop::Over(End::Failed(step, errno)) => {
+                return Err(self.not_started(&running.program, step, errno).into());
+            }
+            Stop::Late => ApplicationFault::TimedOut(self.settings.timeout),
+            Stop::Output(error) => bad_output(error),
+        };
+        running.end(self.settings.grace).await;
+        Err(CallError::Application { fault, stderr: running.pipes.stderr() })
     }
+}
+
+/// Asks this spawner for a process with this message on its standard input.
+async fn ask(client: &SpawnerClient, request: &mut [u8], message: &Bytes) -> Result<(Process, Pipes), NotAsked> {
+    let turn = client.turn().await?;
+    let pipes = Pipes::new(message.clone());
+    let (pipes, theirs) = pipes.map_err(|source| NotAsked::System { what: "pipes for a call", source })?;
+    let process = turn.start(request, theirs).await?;
+    Ok((process, pipes))
 }
 
 /// A call whose process was asked for.
@@ -420,21 +428,14 @@ fn c_string(text: &OsStr) -> Result<CString, StartError> {
     CString::new(text.as_bytes()).map_err(|_| StartError::Nul(format!("{:?}", text.display().to_string())))
 }
 
-fn bad_output(error: ReplyError, stderr: String) -> CallError {
-    let fault = match error {
+fn bad_output(error: ReplyError) -> ApplicationFault {
+    match error {
         ReplyError::TooMuchOutput(max_bytes) => ApplicationFault::TooMuchOutput(max_bytes),
         ReplyError::NotUtf8 => ApplicationFault::NotUtf8,
-    };
-    CallError::Application { fault, stderr }
-}
-
-fn not_asked(reason: NotAsked) -> CallError {
-    match reason {
-        NotAsked::SpawnerDied => EnvironmentFault::SpawnerDied.into(),
-        NotAsked::System(error) => system("request to the spawner", error),
     }
 }
 
-fn system(what: &'static str, source: io::Error) -> CallError {
-    EnvironmentFault::System { what, source }.into()
+/// The time was over before the application began.
+fn spawner_too_slow() -> CallError {
+    EnvironmentFault::System { what: "waiting for the spawner process", source: io::ErrorKind::TimedOut.into() }.into()
 }

@@ -28,6 +28,9 @@ use crate::error::StartStep;
 /// Packets taken from one client before the others have their turn.
 const PACKETS_PER_TURN: usize = 16;
 
+/// The packet by which the spawner tells its server that it has begun, and that no signal will end it any more.
+pub(super) const READY: &[u8] = b"ready";
+
 type ClientNumber = u64;
 
 /// A shard of the server.
@@ -84,9 +87,11 @@ pub(super) fn run(control: BorrowedFd<'_>) -> io::Result<()> {
         groups: HashMap::new(),
         packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
     };
-    while let Next::GoOn = spawner.turn(control)? {}
+    send(control, READY, SendFlags::NOSIGNAL)?;
+    let ended = spawner.turn_until_end(control);
+    // However it ended: no call outlives this process.
     spawner.kill_groups_of(|_| true);
-    Ok(())
+    ended
 }
 
 struct Spawner {
@@ -98,6 +103,11 @@ struct Spawner {
 }
 
 impl Spawner {
+    fn turn_until_end(&mut self, control: BorrowedFd<'_>) -> io::Result<()> {
+        while let Next::GoOn = self.turn(control)? {}
+        Ok(())
+    }
+
     /// Waits for something to happen, and does what it asks for.
     fn turn(&mut self, control: BorrowedFd<'_>) -> io::Result<Next> {
         let (numbers, ready) = self.wait(control)?;
@@ -175,8 +185,9 @@ impl Spawner {
 
     /// Does what the packet says; `None` when it says nothing.
     fn obey(&mut self, client: ClientNumber, length: usize, descriptors: Vec<OwnedFd>) -> Option<()> {
+        // Taken, because the request lies in it while the rest of this process is changed.
         let packet = std::mem::take(&mut self.packet);
-        let request = Request::decode(packet.get(..length)?);
+        let request = Request::decode(&packet[..length]);
         match &request {
             Some(Request::Start(start)) => self.start(client, start, descriptors),
             Some(Request::End(call)) => self.end(client, *call),

@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    sendmsg, socketpair,
 };
 use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open, setrlimit};
 
 use super::client::SpawnerClient;
-use super::spawner;
+use super::spawner::{self, READY};
 
 /// What the spawner is called, by itself and in the list of processes.
 const NAME: &str = "wootz-spawner";
@@ -27,17 +29,18 @@ const LONG_LIFE: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a new spawner may take to begin.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a spawner may take to kill the last calls and end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Becomes the spawner, and never returns, when this process was started as one. The first line of every `main` whose program
 /// calls [`Spawner::start`].
 pub fn run_if_spawner() {
-    let mut arguments = std::env::args_os();
-    if arguments.next().as_deref() != Some(OsStr::new(NAME)) {
+    if !started_as_spawner() {
         return;
     }
-    let open_files = arguments.next().and_then(|limit| limit.to_str()?.parse().ok());
+    let open_files = std::env::args_os().nth(1).and_then(|limit| limit.to_str()?.parse().ok());
     let status = match become_spawner(open_files) {
         Ok(()) => 0,
         Err(error) => {
@@ -46,6 +49,10 @@ pub fn run_if_spawner() {
         }
     };
     std::process::exit(status)
+}
+
+fn started_as_spawner() -> bool {
+    std::env::args_os().next().as_deref() == Some(OsStr::new(NAME))
 }
 
 fn become_spawner(open_files: Option<u64>) -> io::Result<()> {
@@ -138,24 +145,27 @@ impl Spawner {
 
     pub(super) fn try_connect(self: &Arc<Self>) -> Result<SpawnerClient, NoConnection> {
         let mut state = self.lock();
-        if let Some(running) = &mut state.running
-            && running.process.try_wait().is_ok_and(|ended| ended.is_some())
-        {
-            state.bury();
-        }
-        if state.running.is_none() {
-            if let Some(until) = state.rest_until.filter(|&until| until > Instant::now()) {
-                return Err(NoConnection::RestingUntil(until));
+        let socket = match state.running.as_ref().map(Running::connect) {
+            Some(Ok(socket)) => socket,
+            Some(Err(error)) if !is_death(&error) => return Err(NoConnection::Failed(error)),
+            dead => {
+                if dead.is_some() {
+                    state.bury();
+                }
+                self.start_another(&mut state)?.connect().map_err(NoConnection::Failed)?
             }
-            let running = Running::start(&self.program, self.open_files).map_err(NoConnection::Failed)?;
-            tracing::info!(pid = running.process.id(), "another spawner process was started");
-            state.running = Some(running);
-            state.generation += 1;
+        };
+        SpawnerClient::new(socket, Arc::downgrade(self), state.generation).map_err(NoConnection::Failed)
+    }
+
+    fn start_another<'s>(&self, state: &'s mut State) -> Result<&'s Running, NoConnection> {
+        if let Some(until) = state.rest_until.filter(|&until| until > Instant::now()) {
+            return Err(NoConnection::RestingUntil(until));
         }
-        let generation = state.generation;
-        let running = state.running.as_ref().expect("started above where there was none");
-        let socket = running.connect().map_err(NoConnection::Failed)?;
-        SpawnerClient::new(socket, Arc::downgrade(self), generation).map_err(NoConnection::Failed)
+        let running = Running::start(&self.program, self.open_files).map_err(NoConnection::Failed)?;
+        tracing::info!(pid = running.process.id(), "another spawner process was started");
+        state.generation += 1;
+        Ok(state.running.insert(running))
     }
 
     /// Takes note that a shard lost this spawner: reaps it, and says so once.
@@ -202,6 +212,10 @@ fn pause_after(early_deaths: u32) -> Duration {
 impl Running {
     fn start(program: &Path, open_files: Option<u64>) -> io::Result<Self> {
         let (control, theirs) = packet_pair(SocketFlags::CLOEXEC)?;
+        if started_as_spawner() {
+            let reason = "run_if_spawner() must be the first line of main: this process should have become the spawner";
+            return Err(io::Error::other(reason));
+        }
         // No option here may need code between fork and exec: then the standard library uses posix_spawn, whose cost
         // does not grow with the memory of the server.
         let process = Command::new(program)
@@ -211,7 +225,30 @@ impl Running {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { process, control, since: Instant::now() })
+        let mut running = Self { process, control, since: Instant::now() };
+        match running.wait_until_ready() {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                let _ = running.process.kill();
+                let _ = running.process.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// A few milliseconds, or the program is no spawner.
+    fn wait_until_ready(&self) -> io::Result<()> {
+        let mut packet = [0; READY.len()];
+        let (_, length) = match is_readable_within(&self.control, START_TIMEOUT)? {
+            true => recv(&self.control, &mut packet, RecvFlags::empty())?,
+            false => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        if packet.get(..length) == Some(READY) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "the program ended without becoming the spawner (run_if_spawner() is missing in its main?)",
+        ))
     }
 
     /// A socket whose other end the spawner has.
@@ -239,12 +276,21 @@ impl Drop for Spawner {
     }
 }
 
+/// The death of the other end, in the words of its socket.
+fn is_death(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN))
+}
+
 fn ends_within(process: &Child, timeout: Duration) -> bool {
-    let end = Pid::from_raw(process.id() as i32).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-    let Some(Ok(end)) = end else { return false };
-    let mut polled = [rustix::event::PollFd::new(&end, rustix::event::PollFlags::IN)];
-    let timeout = timeout.try_into().expect("a constant of seconds");
-    rustix::event::poll(&mut polled, Some(&timeout)) == Ok(1)
+    let Some(pid) = i32::try_from(process.id()).ok().and_then(Pid::from_raw) else { return false };
+    // A pidfd is readable once its process has ended.
+    pidfd_open(pid, PidfdFlags::empty()).is_ok_and(|end| is_readable_within(&end, timeout).unwrap_or(false))
+}
+
+fn is_readable_within(descriptor: &OwnedFd, timeout: Duration) -> io::Result<bool> {
+    let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+    let timeout = timeout.try_into().map_err(io::Error::other)?;
+    Ok(rustix::event::poll(&mut polled, Some(&timeout))? == 1)
 }
 
 fn packet_pair(flags: SocketFlags) -> io::Result<(OwnedFd, OwnedFd)> {

@@ -39,7 +39,7 @@ pub(super) enum Ended {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request<'p> {
     /// Start a process; its standard input, output and error come along.
-    Start(Start<'p>),
+    Start(Box<Start<'p>>),
     /// End the process group of a call: TERM, and KILL after its grace.
     End(CallNumber),
 }
@@ -178,7 +178,7 @@ impl<'p> Request<'p> {
         let mut reader = Reader(packet);
         let (tag, call) = (reader.u8()?, reader.u64()?);
         match tag {
-            START => Start::decode(call, reader).map(Self::Start),
+            START => Start::decode(call, reader).map(|start| Self::Start(Box::new(start))),
             END if reader.0.is_empty() => Some(Self::End(call)),
             _ => None,
         }

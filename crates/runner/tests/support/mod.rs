@@ -1,5 +1,5 @@
 //! What the tests of `exec` share: a spawner, a browser that notes its replies, and applications in shell.
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "a module of several test programs, each of which uses its part")]
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -169,6 +169,11 @@ pub async fn pid_in(file: &Path) -> u32 {
 /// Whether a process is there, as a zombie or alive.
 pub fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Whether a process is alive. A dead one may wait for its parent to take notice.
+pub fn lives(pid: u32) -> bool {
+    processes().iter().any(|&(other, state, _)| other == pid && state != 'Z')
 }
 
 /// State (`R`, `S`, `Z`…) and parent of all processes.

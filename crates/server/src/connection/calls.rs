@@ -122,12 +122,7 @@ pub(crate) fn party_of(caller: &Caller) -> Party {
     caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)))
 }
 
-async fn run_in_turn(
-    shard: &Rc<Shard>,
-    mailbox: &Mailbox,
-    call: Call,
-    replies: &Rc<CallReplies>,
-) -> Result<(), Gone> {
+async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: &Rc<CallReplies>) -> Result<(), Gone> {
     let turn = match shard.turns.acquire(party_of(&call.caller)).await {
         Ok(turn) => turn,
         Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,

@@ -299,7 +299,9 @@ impl Connection {
         if self.mailbox.ending().is_some() {
             return;
         }
-        if self.shard.config.limits.text_ping == TextPing::Answer && matches!(&message, Received::Text(text) if text == "ping") {
+        if self.shard.config.limits.text_ping == TextPing::Answer
+            && matches!(&message, Received::Text(text) if text == "ping")
+        {
             return self.mailbox.send(&Message::Text(Utf8Bytes::from_static("pong")));
         }
         let message = match message {
@@ -359,7 +361,8 @@ impl Connection {
     /// Whether the browser has to wait: too many of its messages are here, or it does not read what it gets.
     fn should_pause(&self) -> bool {
         self.stage == Stage::Open
-            && (!self.has_room_for_calls() || self.mailbox.outbox().queued_bytes() > self.shard.config.limits.outbox_bytes / 2)
+            && (!self.has_room_for_calls()
+                || self.mailbox.outbox().queued_bytes() > self.shard.config.limits.outbox_bytes / 2)
     }
 
     fn is_paused(&self) -> bool {

@@ -108,7 +108,9 @@ async fn read_head(shard: &Shard, stream: &mut TcpStream) -> Result<Head, NoUpgr
         Ok(Ok(head)) => Ok(head),
         Ok(Err(HeadError::Refused(refusal))) => Err(refusal.into()),
         Ok(Err(HeadError::Gone)) => Err(NoUpgrade::Gone),
-        Err(_elapsed) => Err(NoUpgrade::status(408, &[], "request too slow", "no request within limits.handshake_timeout")),
+        Err(_elapsed) => {
+            Err(NoUpgrade::status(408, &[], "request too slow", "no request within limits.handshake_timeout"))
+        }
     }
 }
 
@@ -159,7 +161,9 @@ async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) 
     };
     settled.map_err(|refusal| match refusal {
         NoIdentity::Refused(reason) => NoUpgrade::status(403, &[], "refused", reason),
-        NoIdentity::GuestRefused => NoUpgrade::status(401, &[], "sign in first", "guests are refused (identity.guests)"),
+        NoIdentity::GuestRefused => {
+            NoUpgrade::status(401, &[], "sign in first", "guests are refused (identity.guests)")
+        }
         NoIdentity::Unsettled(reason) => unavailable(reason),
     })
 }
@@ -205,7 +209,8 @@ impl Describe<'_> {
     fn with_user(&self, user: Option<Arc<str>>) -> Caller {
         let host = self.request.header_str("host").unwrap_or_default();
         let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-        let mut caller = Caller::builder(self.id, self.request.uri()).user(user).remote(self.remote).push("SERVER_NAME", name);
+        let mut caller =
+            Caller::builder(self.id, self.request.uri()).user(user).remote(self.remote).push("SERVER_NAME", name);
         if let Some(local) = self.local {
             caller = caller.push("SERVER_PORT", local.port().to_string());
         }

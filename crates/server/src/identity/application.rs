@@ -41,7 +41,10 @@ pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identi
             tracing::error!(%connection, reason, "validate printed what is no identity; the browser is not let in");
             NoIdentity::Unsettled(format!("validate: {reason}"))
         }),
-        Err(CallError::Application { fault: fault @ (ApplicationFault::Exit(_) | ApplicationFault::Other(_)), stderr }) => {
+        Err(CallError::Application {
+            fault: fault @ (ApplicationFault::Exit(_) | ApplicationFault::Other(_)),
+            stderr,
+        }) => {
             // A refusal needs no words; an application that broke has some, and they are the only trace.
             if !stderr.trim().is_empty() {
                 tracing::warn!(%connection, reason = %fault, stderr = stderr.trim_end(), "validate refused a browser, and wrote to standard error");
@@ -100,7 +103,11 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
     }
     // The parser's message would quote the answer, which is nobody's but the application's.
     let json: AnswerJson = serde_json::from_str(answer).map_err(|error| {
-        format!("the answer is not {{\"user\": \"...\", \"expires\": seconds}} (line {}, column {})", error.line(), error.column())
+        format!(
+            "the answer is not {{\"user\": \"...\", \"expires\": seconds}} (line {}, column {})",
+            error.line(),
+            error.column()
+        )
     })?;
     let id = match json.user {
         None => String::new(),
@@ -110,7 +117,8 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
     let expires = match json.expires {
         None => None,
         Some(seconds) => {
-            let lifetime = Duration::try_from_secs_f64(seconds).map_err(|_| "expires is no number of seconds".to_owned())?;
+            let lifetime =
+                Duration::try_from_secs_f64(seconds).map_err(|_| "expires is no number of seconds".to_owned())?;
             // Too far away for the clock is never.
             now.checked_add(lifetime)
         }

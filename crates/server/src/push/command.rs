@@ -58,9 +58,7 @@ pub(crate) async fn broadcast(shards: &[mpsc::Sender<ShardCommand>], command: Co
 /// `Err` gives back a request whose connection has no room for it now; a connection that is gone takes it and drops it.
 pub(crate) fn execute(shard: &Shard, delivery: &Delivery) -> Result<Receipt, Message> {
     let receipt = match delivery {
-        Delivery::Publish { to, frame } => {
-            shard.hub.borrow().publish(to, frame, shard.config.limits.outbox_bytes)
-        }
+        Delivery::Publish { to, frame } => shard.hub.borrow().publish(to, frame, shard.config.limits.outbox_bytes),
         Delivery::Request { connection, message } => {
             let mailbox = shard.hub.borrow().find(*connection).cloned();
             let Some(mailbox) = mailbox else { return Ok(Receipt::default()) };

@@ -129,8 +129,11 @@ impl Directory {
             fs::fchown(&descriptor, None, Some(group)).map_err(failed("giving it to pipes.group"))?;
         }
         fs::fchmod(&descriptor, Mode::from_raw_mode(self.settings.mode)).map_err(failed("setting pipes.mode"))?;
-        let receiver = Receiver::from_owned_fd_unchecked(descriptor)
-            .map_err(|source| FifoError::System { path, step: "watching it", source })?;
+        let receiver = Receiver::from_owned_fd_unchecked(descriptor).map_err(|source| FifoError::System {
+            path,
+            step: "watching it",
+            source,
+        })?;
         Ok((fifo, receiver))
     }
 
@@ -226,13 +229,23 @@ mod tests {
 
     #[test]
     fn names_that_we_make_are_ours_and_others_are_not() {
-        for (user, remote) in [("42", "127.0.0.1:5000"), ("", "127.0.0.1:1"), ("a/b.c:d", "[2001:db8::1]:65535"), ("x", "[::1]:80")] {
+        for (user, remote) in
+            [("42", "127.0.0.1:5000"), ("", "127.0.0.1:1"), ("a/b.c:d", "[2001:db8::1]:65535"), ("x", "[::1]:80")]
+        {
             let name = request_pipe_name(user, remote.parse().expect("an address"));
             assert!(is_name_of_ours(&name), "{name}");
             assert!(!name.contains('/') && !name.trim_end_matches(SUFFIX).contains('.'), "{name}");
         }
         assert!(is_name_of_ours(GLOBAL_NAME));
-        for name in ["backup.fifo", "a:b:5000.fifo", "127_0_0_1:5000.fifo", "1:127_0_0_1:x.fifo", "1:127_0_0_1:5000", ".fifo", ":.fifo"] {
+        for name in [
+            "backup.fifo",
+            "a:b:5000.fifo",
+            "127_0_0_1:5000.fifo",
+            "1:127_0_0_1:x.fifo",
+            "1:127_0_0_1:5000",
+            ".fifo",
+            ":.fifo",
+        ] {
             assert!(!is_name_of_ours(name), "{name}");
         }
     }

@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn counted_records_hold_any_byte() {
-        let (records, left) = all(Framing::Length, 10, &[&[0, 0, 0, 3, b'\n', 0, 255, 0, 0, 0, 0, 0, 0, 0], &[2, b'a']]);
+        let (records, left) =
+            all(Framing::Length, 10, &[&[0, 0, 0, 3, b'\n', 0, 255, 0, 0, 0, 0, 0, 0, 0], &[2, b'a']]);
         assert_eq!(records, [Record::Whole(Bytes::from_static(&[b'\n', 0, 255]))]);
         assert_eq!(left, 5);
     }
