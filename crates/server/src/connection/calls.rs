@@ -195,7 +195,8 @@ async fn answer_busy(
         let (event, ran) = (call.event, replies.ran());
         mailbox.send_note(&Note::Failed { event, reason: format!("busy: {busy}"), stderr: "", ran });
     } else if shard.config.calls.busy_reply.is_empty() {
-        mailbox.end(Ending::Now(CloseCode::TryAgainLater, "busy"));
+        // What earlier calls replied still leaves before the Close.
+        mailbox.end(Ending::AfterCalls(CloseCode::TryAgainLater, "busy"));
     } else {
         mailbox.send(&Message::text(shard.config.calls.busy_reply.as_str()));
     }

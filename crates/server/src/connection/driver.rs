@@ -171,6 +171,8 @@ impl Connection {
         let was_paused = self.pause_or_resume(now);
         let read = if was_paused { 0 } else { self.read(context, now)? };
         self.poll_calls(context);
+        // A call may have been the last that an ending waits for, or have asked for one.
+        self.obey(now);
         let wrote = self.flush(context, now)?;
         self.leave_when_done(context)?;
         let resumes = was_paused && !self.should_pause();
