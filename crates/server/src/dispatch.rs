@@ -1,9 +1,10 @@
 //! Whose turn it is: how many calls run at once, in all and per user, and who waits.
 //!
 //! Users take turns: of those that wait, the one that has waited longest for a turn goes next and then stands at the end
-//! of the line, so one user's thousand calls delay another's one by at most one call. When the house is full, the user with
-//! the longest queue is refused, not the one who comes last. This is the one place where shards meet on the way of a
-//! message; the lock is held for a few map operations, never across a system call.
+//! of the line, so one user's thousand calls delay another's one by at most one call. Messages and pushed requests have a line
+//! each, and the lines take turns too: a request pushed to ten thousand users delays a message by at most one call. When the
+//! house is full, the user with the longest queue is refused, not the one who comes last. This is the one place where shards meet
+//! on the way of a message; the lock is held for a few map operations, never across a system call.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use wootz_runner::CallEvent;
 
 /// How many calls run, and how many wait.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +29,33 @@ pub(crate) struct TurnLimits {
 pub(crate) enum Party {
     User(Arc<str>),
     Guest(u128),
+}
+
+/// What a call is for: each kind has its own line, and its own `max_waiting`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// A browser waits for the answer: messages, and the events of a connection.
+    Messages,
+    /// Something on the host pushed a request.
+    Pushes,
+}
+
+impl Share {
+    const COUNT: usize = 2;
+
+    pub(crate) fn of(event: CallEvent) -> Self {
+        match event {
+            CallEvent::Message | CallEvent::Validate | CallEvent::Connect | CallEvent::Disconnect => Self::Messages,
+            CallEvent::Push => Self::Pushes,
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Messages => 0,
+            Self::Pushes => 1,
+        }
+    }
 }
 
 /// Why a call gets no turn.
@@ -55,18 +84,37 @@ pub(crate) struct TurnCounts {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    waiting: usize,
     parties: HashMap<Party, PartyTurns>,
-    /// Parties that wait and may run one more, longest wait first. Each stands here at most once.
-    line: VecDeque<Party>,
+    lines: [Line; Share::COUNT],
+    /// The line that is asked first for the next turn.
+    next_line: usize,
     waiters: Slab<Waiter>,
+}
+
+/// Those of one share that wait.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: usize,
+    /// Parties that wait and may run one more, longest wait first. Each stands here at most once.
+    parties: VecDeque<Party>,
 }
 
 #[derive(Debug, Default)]
 struct PartyTurns {
     running: usize,
-    queue: VecDeque<usize>,
+    queues: [PartyQueue; Share::COUNT],
+}
+
+#[derive(Debug, Default)]
+struct PartyQueue {
+    waiters: VecDeque<usize>,
     in_line: bool,
+}
+
+impl PartyTurns {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.queues.iter().all(|queue| queue.waiters.is_empty())
+    }
 }
 
 #[derive(Debug)]
@@ -96,18 +144,18 @@ impl Turns {
     ///
     /// # Cancel safety
     /// Dropping the future leaves the line.
-    pub(crate) async fn acquire(self: &Arc<Self>, party: Party) -> Result<Turn, Busy> {
-        let waiter = match self.lock().enter(&party, &self.limits)? {
+    pub(crate) async fn acquire(self: &Arc<Self>, party: Party, share: Share) -> Result<Turn, Busy> {
+        let waiter = match self.lock().enter(&party, share, &self.limits)? {
             Entered::Running => return Ok(Turn { turns: Arc::clone(self), party: Some(party) }),
             Entered::Waiting(waiter) => waiter,
         };
-        let waiting = Waiting { turns: Arc::clone(self), party, waiter };
+        let waiting = Waiting { turns: Arc::clone(self), party, share, waiter };
         tokio::time::timeout(self.limits.max_wait, waiting).await.unwrap_or(Err(Busy::WaitedTooLong))
     }
 
     pub(crate) fn counts(&self) -> TurnCounts {
         let state = self.lock();
-        TurnCounts { running: state.running, waiting: state.waiting }
+        TurnCounts { running: state.running, waiting: state.lines.iter().map(|line| line.waiting).sum() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,62 +170,73 @@ enum Entered {
 }
 
 impl State {
-    fn enter(&mut self, party: &Party, limits: &TurnLimits) -> Result<Entered, Busy> {
-        let (running, queued) = self.parties.get(party).map_or((0, 0), |turns| (turns.running, turns.queue.len()));
+    fn enter(&mut self, party: &Party, share: Share, limits: &TurnLimits) -> Result<Entered, Busy> {
+        let line = share.index();
+        let turns = self.parties.get(party);
+        let (running, queued) = turns.map_or((0, 0), |turns| (turns.running, turns.queues[line].waiters.len()));
         // Whoever waits already goes first: a newcomer that finds a free place while its party queues would overtake.
-        if queued == 0 && running < limits.per_user && self.running < limits.max_running && self.line.is_empty() {
+        let nobody_waits = self.lines.iter().all(|line| line.parties.is_empty());
+        if queued == 0 && running < limits.per_user && self.running < limits.max_running && nobody_waits {
             self.running += 1;
             self.parties.entry(party.clone()).or_default().running += 1;
             return Ok(Entered::Running);
         }
-        if self.waiting >= limits.max_waiting {
-            self.make_room(queued)?;
+        if self.lines[line].waiting >= limits.max_waiting {
+            self.make_room(line, queued)?;
         }
         let waiter = self.waiters.insert(Waiter::Waiting(None));
-        self.waiting += 1;
-        self.parties.entry(party.clone()).or_default().queue.push_back(waiter);
-        self.stand_in_line(party, limits);
+        self.lines[line].waiting += 1;
+        self.parties.entry(party.clone()).or_default().queues[line].waiters.push_back(waiter);
+        self.stand_in_line(party, line, limits);
         self.grant(limits);
         Ok(Entered::Waiting(waiter))
     }
 
     /// Refuses the newest call of the longest queue, if that is longer than the newcomer's would be.
-    fn make_room(&mut self, newcomer_queued: usize) -> Result<(), Busy> {
-        let longest = self.parties.values_mut().max_by_key(|turns| turns.queue.len());
-        let Some(longest) = longest.filter(|turns| turns.queue.len() > newcomer_queued + 1) else {
-            return Err(Busy::Full);
-        };
-        if let Some(waiter) = longest.queue.pop_back() {
-            self.waiting -= 1;
-            self.decide(waiter, Waiter::Refused);
-        }
+    fn make_room(&mut self, line: usize, newcomer_queued: usize) -> Result<(), Busy> {
+        let queues = self.parties.values_mut().map(|turns| &mut turns.queues[line].waiters);
+        let longest = queues.max_by_key(|waiters| waiters.len()).filter(|waiters| waiters.len() > newcomer_queued + 1);
+        let waiter = longest.and_then(VecDeque::pop_back).ok_or(Busy::Full)?;
+        self.lines[line].waiting -= 1;
+        self.decide(waiter, Waiter::Refused);
         Ok(())
     }
 
-    fn stand_in_line(&mut self, party: &Party, limits: &TurnLimits) {
-        if let Some(turns) = self.parties.get_mut(party)
-            && !turns.in_line
-            && !turns.queue.is_empty()
-            && turns.running < limits.per_user
-        {
-            turns.in_line = true;
-            self.line.push_back(party.clone());
+    fn stand_in_line(&mut self, party: &Party, line: usize, limits: &TurnLimits) {
+        let Some(turns) = self.parties.get_mut(party) else { return };
+        let may_run = turns.running < limits.per_user;
+        let queue = &mut turns.queues[line];
+        if may_run && !queue.in_line && !queue.waiters.is_empty() {
+            queue.in_line = true;
+            self.lines[line].parties.push_back(party.clone());
         }
     }
 
-    /// Gives out every turn that is free.
+    /// Gives out every turn that is free, to the lines in turn.
     fn grant(&mut self, limits: &TurnLimits) {
         while self.running < limits.max_running {
-            let Some(party) = self.line.pop_front() else { return };
-            let Some(turns) = self.parties.get_mut(&party) else { continue };
-            turns.in_line = false;
-            let Some(waiter) = turns.queue.pop_front() else { continue };
-            turns.running += 1;
-            self.running += 1;
-            self.waiting -= 1;
-            self.decide(waiter, Waiter::Granted);
-            self.stand_in_line(&party, limits);
+            let lines = (0..Share::COUNT).map(|offset| (self.next_line + offset) % Share::COUNT);
+            let Some(line) = lines.into_iter().find(|&line| !self.lines[line].parties.is_empty()) else { return };
+            self.grant_from(line, limits);
         }
+    }
+
+    fn grant_from(&mut self, line: usize, limits: &TurnLimits) {
+        let Some(party) = self.lines[line].parties.pop_front() else { return };
+        let Some(turns) = self.parties.get_mut(&party) else { return };
+        let queue = &mut turns.queues[line];
+        queue.in_line = false;
+        // Its last waiter may have left, or the other line may have given the party its last turn.
+        if turns.running >= limits.per_user {
+            return;
+        }
+        let Some(waiter) = queue.waiters.pop_front() else { return };
+        turns.running += 1;
+        self.running += 1;
+        self.lines[line].waiting -= 1;
+        self.next_line = (line + 1) % Share::COUNT;
+        self.decide(waiter, Waiter::Granted);
+        self.stand_in_line(&party, line, limits);
     }
 
     fn decide(&mut self, waiter: usize, decision: Waiter) {
@@ -192,23 +251,25 @@ impl State {
             turns.running -= 1;
         }
         self.forget_idle(party);
-        self.stand_in_line(party, limits);
+        for line in 0..Share::COUNT {
+            self.stand_in_line(party, line, limits);
+        }
         self.grant(limits);
     }
 
     fn forget_idle(&mut self, party: &Party) {
-        if self.parties.get(party).is_some_and(|turns| turns.running == 0 && turns.queue.is_empty()) {
+        if self.parties.get(party).is_some_and(PartyTurns::is_idle) {
             self.parties.remove(party);
         }
     }
 
     /// Somebody who waited has gone, or has seen the decision.
-    fn leave(&mut self, party: &Party, waiter: usize, limits: &TurnLimits) {
+    fn leave(&mut self, party: &Party, share: Share, waiter: usize, limits: &TurnLimits) {
         match self.waiters.remove(waiter) {
             Waiter::Waiting(_) => {
-                self.waiting -= 1;
+                self.lines[share.index()].waiting -= 1;
                 if let Some(turns) = self.parties.get_mut(party) {
-                    turns.queue.retain(|&queued| queued != waiter);
+                    turns.queues[share.index()].waiters.retain(|&queued| queued != waiter);
                 }
                 self.forget_idle(party);
             }
@@ -230,6 +291,7 @@ impl Drop for Turn {
 struct Waiting {
     turns: Arc<Turns>,
     party: Party,
+    share: Share,
     waiter: usize,
 }
 
@@ -255,7 +317,7 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.turns.lock().leave(&self.party, self.waiter, &self.turns.limits);
+        self.turns.lock().leave(&self.party, self.share, self.waiter, &self.turns.limits);
     }
 }
 
@@ -274,8 +336,12 @@ mod tests {
     }
 
     fn acquire(turns: &Arc<Turns>, party: Party) -> Acquire {
+        acquire_for(turns, party, Share::Messages)
+    }
+
+    fn acquire_for(turns: &Arc<Turns>, party: Party, share: Share) -> Acquire {
         let turns = Arc::clone(turns);
-        Box::pin(async move { turns.acquire(party).await })
+        Box::pin(async move { turns.acquire(party, share).await })
     }
 
     fn poll(acquire: &mut Acquire) -> Option<Result<Turn, Busy>> {
@@ -347,6 +413,28 @@ mod tests {
     }
 
     #[test]
+    fn requests_pushed_to_everybody_delay_a_message_by_one_call_at_most() {
+        paused(async {
+            let turns = turns(4, 1, 100);
+            let running = run(&turns, user("0"));
+            let pushed = |n: usize| acquire_for(&turns, user(&n.to_string()), Share::Pushes);
+            let mut pushes: Vec<Acquire> = (1..=100).map(pushed).collect();
+            pushes.iter_mut().for_each(|waiting| assert!(poll(waiting).is_none()));
+            let full = poll(&mut acquire_for(&turns, user("101"), Share::Pushes));
+            assert_eq!(full.map(Result::err), Some(Some(Busy::Full)), "pushes have their bound");
+            let mut message = acquire(&turns, user("7"));
+            assert!(poll(&mut message).is_none(), "and messages their own");
+            drop(running);
+            let first_push = pushes.iter_mut().find_map(poll);
+            if let Some(turn) = first_push {
+                assert!(poll(&mut message).is_none());
+                drop(turn);
+            }
+            assert!(poll(&mut message).is_some_and(|turn| turn.is_ok()));
+        });
+    }
+
+    #[test]
     fn whoever_goes_away_leaves_no_trace() {
         paused(async {
             let turns = turns(1, 1, 10);
@@ -370,7 +458,7 @@ mod tests {
         paused(async {
             let turns = turns(1, 1, 10);
             let _running = run(&turns, user("1"));
-            assert_eq!(turns.acquire(user("2")).await.err(), Some(Busy::WaitedTooLong));
+            assert_eq!(turns.acquire(user("2"), Share::Messages).await.err(), Some(Busy::WaitedTooLong));
             assert_eq!(turns.counts().waiting, 0);
         });
     }

@@ -16,7 +16,7 @@ use wootz_runner::{Call, CallError, CallEvent, Caller, Fault, Gone, Message, Rep
 use super::mailbox::{CallReplies, Ending, Mailbox, MailboxKind};
 use crate::config::Mode;
 use crate::console::Note;
-use crate::dispatch::{Busy, Party};
+use crate::dispatch::{Busy, Party, Share};
 use crate::metrics::CallEnd;
 use crate::shard::Shard;
 
@@ -123,7 +123,7 @@ pub(crate) fn party_of(caller: &Caller) -> Party {
 }
 
 async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: &Rc<CallReplies>) -> Result<(), Gone> {
-    let turn = match shard.turns.acquire(party_of(&call.caller)).await {
+    let turn = match shard.turns.acquire(party_of(&call.caller), Share::of(call.event)).await {
         Ok(turn) => turn,
         Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,
     };
@@ -275,7 +275,7 @@ pub(crate) async fn run_detached(shard: Rc<Shard>, caller: Arc<Caller>, event: C
         }
         fn send(&self, _: Message) {}
     }
-    let Ok(turn) = shard.turns.acquire(party_of(&caller)).await else {
+    let Ok(turn) = shard.turns.acquire(party_of(&caller), Share::of(event)).await else {
         tracing::warn!(connection = %caller.id, %event, "call dropped: busy");
         return shard.counters.call_refused();
     };
