@@ -4,6 +4,7 @@
 
 mod outbox;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,6 +50,8 @@ pub struct Hub<M> {
     members: Slab<Member<M>>,
     by_id: HashMap<u128, usize>,
     users: HashMap<Arc<str>, usize>,
+    /// Members whose queue got its first frame, until somebody writes it out. Keys of members that left may be among them.
+    unwritten: RefCell<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +63,7 @@ struct Member<M> {
 
 impl<M> Default for Hub<M> {
     fn default() -> Self {
-        Self { members: Slab::new(), by_id: HashMap::new(), users: HashMap::new() }
+        Self { members: Slab::new(), by_id: HashMap::new(), users: HashMap::new(), unwritten: RefCell::default() }
     }
 }
 
@@ -90,24 +93,45 @@ impl<M: Mailbox> Hub<M> {
     }
 
     /// Queues one frame, encoded once and shared, for each connection of the target.
+    ///
+    /// Nothing is written yet: several publications that come together leave together, see [`Hub::take_unwritten`].
     pub fn publish(&self, target: &Target, frame: &Bytes, limit_bytes: usize) -> Receipt {
         let mut receipt = Receipt::default();
-        let mut deliver = |mailbox: &M| {
+        let mut unwritten = self.unwritten.borrow_mut();
+        let mut deliver = |key: usize, member: &Member<M>| {
             receipt.reached += 1;
-            match mailbox.outbox().push(frame.clone(), limit_bytes) {
-                Queued::Accepted => receipt.queued += 1,
+            match member.mailbox.outbox().push(frame.clone(), limit_bytes) {
+                Queued::First => {
+                    unwritten.push(key);
+                    receipt.queued += 1;
+                }
+                Queued::Behind => receipt.queued += 1,
                 Queued::Overflowed | Queued::Closed => receipt.dropped += 1,
             }
         };
         match target {
-            Target::All => self.members.iter().for_each(|(_, member)| deliver(&member.mailbox)),
+            Target::All => self.members.iter().for_each(|(key, member)| deliver(key, member)),
             Target::Connection(id) => {
-                if let Some(mailbox) = self.find(*id) {
-                    deliver(mailbox);
+                if let Some(&key) = self.by_id.get(id) {
+                    deliver(key, &self.members[key]);
                 }
             }
         }
         receipt
+    }
+
+    /// Takes up to `at_most` connections whose queue was empty before something was published to them: nobody else will
+    /// write it out.
+    pub fn take_unwritten(&self, at_most: usize) -> Vec<Rc<M>> {
+        let mut unwritten = self.unwritten.borrow_mut();
+        let rest = unwritten.len().saturating_sub(at_most);
+        let taken = unwritten.drain(rest..).filter_map(|key| self.members.get(key));
+        taken.map(|member| Rc::clone(&member.mailbox)).collect()
+    }
+
+    /// Whether [`Hub::take_unwritten`] has more to give.
+    pub fn has_unwritten(&self) -> bool {
+        !self.unwritten.borrow().is_empty()
     }
 
     /// The connection of this id.
@@ -179,6 +203,18 @@ mod tests {
         let receipt = hub.publish(&Target::Connection(1), &Bytes::from_static(b"hi"), 100);
         assert_eq!((receipt.reached, members[0].1.0.queued_bytes()), (1, 0));
         assert_eq!(hub.publish(&Target::Connection(7), &Bytes::from_static(b"hi"), 100), Receipt::default());
+    }
+
+    #[test]
+    fn every_queue_that_was_empty_is_to_be_written_out_once() {
+        let (mut hub, members) = hub_of(&[None, None, None]);
+        hub.publish(&Target::All, &Bytes::from_static(b"one"), 100);
+        hub.publish(&Target::All, &Bytes::from_static(b"two"), 100);
+        hub.leave(members[1].0);
+        let mut bytes: Vec<usize> = hub.take_unwritten(2).iter().map(|queue| queue.0.queued_bytes()).collect();
+        bytes.extend(hub.take_unwritten(2).iter().map(|queue| queue.0.queued_bytes()));
+        assert_eq!(bytes, [6, 6]);
+        assert!(hub.take_unwritten(2).is_empty());
     }
 
     #[test]

@@ -44,8 +44,10 @@ enum Frames {
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queued {
-    /// It waits to be written.
-    Accepted,
+    /// It waits to be written, and is the only one that does: whoever pushed it has to see to the writing.
+    First,
+    /// It waits to be written behind others, whose writer comes to it.
+    Behind,
     /// The reader is too slow: the bound is reached, and the connection is about to be closed.
     Overflowed,
     /// The connection is closing; nothing more is sent on it.
@@ -53,10 +55,10 @@ pub enum Queued {
 }
 
 impl Outbox {
-    /// Queues a frame that somebody outside the connection pushed, and wakes the driver.
+    /// Queues a frame that somebody outside the connection pushed.
     ///
-    /// A frame that would take the queue over `limit_bytes` is not queued; from then on nothing is, and the driver sees
-    /// [`Outbox::is_overflowed`]. An empty queue takes a frame of any size.
+    /// A frame that would take the queue over `limit_bytes` is not queued; from then on nothing is, and the driver is woken to
+    /// see [`Outbox::is_overflowed`]. An empty queue takes a frame of any size.
     pub fn push(&self, frame: Bytes, limit_bytes: usize) -> Queued {
         match self.intake.get() {
             Intake::Closed => return Queued::Closed,
@@ -68,9 +70,9 @@ impl Outbox {
             self.wake();
             return Queued::Overflowed;
         }
+        let queued = if self.is_empty() { Queued::First } else { Queued::Behind };
         self.append(frame);
-        self.wake();
-        Queued::Accepted
+        queued
     }
 
     /// Queues a reply without regard to the bound: whoever replies looks at the room first.
@@ -180,7 +182,7 @@ impl Outbox {
         }
     }
 
-    /// Names the task to wake when a frame is pushed or [`Outbox::wake`] is called.
+    /// Names the task to wake when the queue overflows or [`Outbox::wake`] is called.
     pub fn register(&self, waker: &Waker) {
         let mut driver = self.driver.borrow_mut();
         match &mut *driver {
@@ -248,8 +250,8 @@ mod tests {
     #[test]
     fn frames_leave_in_the_order_in_which_they_came_and_partial_writes_lose_nothing() {
         let outbox = Outbox::default();
-        for frame in ["abc", "de", "f"] {
-            assert_eq!(outbox.push(Bytes::from_static(frame.as_bytes()), 100), Queued::Accepted);
+        for (frame, queued) in [("abc", Queued::First), ("de", Queued::Behind), ("f", Queued::Behind)] {
+            assert_eq!(outbox.push(Bytes::from_static(frame.as_bytes()), 100), queued);
         }
         assert_eq!(waiting(&outbox), b"abcdef");
         let mut seen = Vec::new();
@@ -266,7 +268,7 @@ mod tests {
     #[test]
     fn a_frame_over_the_bound_is_refused_and_so_is_everything_after_it() {
         let outbox = Outbox::default();
-        assert_eq!(outbox.push(Bytes::from_static(&[0; 10]), 4), Queued::Accepted, "an empty queue takes any frame");
+        assert_eq!(outbox.push(Bytes::from_static(&[0; 10]), 4), Queued::First, "an empty queue takes any frame");
         assert_eq!(outbox.push(Bytes::from_static(b"x"), 4), Queued::Overflowed);
         outbox.advance(10);
         assert_eq!(outbox.push(Bytes::from_static(b"x"), 4), Queued::Overflowed);
@@ -277,7 +279,7 @@ mod tests {
     fn a_long_reply_on_its_way_out_does_not_make_the_reader_a_slow_one() {
         let outbox = Outbox::default();
         outbox.push_reply(Bytes::from_static(&[0; 50]));
-        assert_eq!(outbox.push(Bytes::from_static(&[0; 4]), 4), Queued::Accepted);
+        assert_eq!(outbox.push(Bytes::from_static(&[0; 4]), 4), Queued::Behind);
         outbox.advance(50);
         assert_eq!(outbox.push(Bytes::from_static(&[0; 4]), 4), Queued::Overflowed);
     }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 use wootz_runner::CallEvent;
@@ -18,10 +18,21 @@ use wootz_runner::CallEvent;
 /// How many calls run, and how many wait.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TurnLimits {
+    pub(crate) per_connection: usize,
     pub(crate) per_user: usize,
     pub(crate) max_running: usize,
     pub(crate) max_waiting: usize,
     pub(crate) max_wait: Duration,
+}
+
+impl TurnLimits {
+    /// Whether the running calls of this party have to be counted: a guest has one connection, which counts for itself.
+    fn counts(&self, party: &Party) -> bool {
+        match party {
+            Party::User(_) => true,
+            Party::Guest(_) => self.per_connection > self.per_user,
+        }
+    }
 }
 
 /// Who takes turns with whom: a user, or a guest's connection.
@@ -128,7 +139,15 @@ enum Waiter {
 #[derive(Debug)]
 pub(crate) struct Turn {
     turns: Arc<Turns>,
-    party: Option<Party>,
+    party: Party,
+    waited: Duration,
+}
+
+impl Turn {
+    /// How long the call waited for it.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
 }
 
 impl Turns {
@@ -146,10 +165,11 @@ impl Turns {
     /// Dropping the future leaves the line.
     pub(crate) async fn acquire(self: &Arc<Self>, party: Party, share: Share) -> Result<Turn, Busy> {
         let waiter = match self.lock().enter(&party, share, &self.limits)? {
-            Entered::Running => return Ok(Turn { turns: Arc::clone(self), party: Some(party) }),
+            Entered::Running => return Ok(Turn { turns: Arc::clone(self), party, waited: Duration::ZERO }),
             Entered::Waiting(waiter) => waiter,
         };
-        let waiting = Waiting { turns: Arc::clone(self), party, share, waiter };
+        let began = Instant::now();
+        let waiting = Waiting { turns: Arc::clone(self), party, share, waiter, began };
         tokio::time::timeout(self.limits.max_wait, waiting).await.unwrap_or(Err(Busy::WaitedTooLong))
     }
 
@@ -172,13 +192,16 @@ enum Entered {
 impl State {
     fn enter(&mut self, party: &Party, share: Share, limits: &TurnLimits) -> Result<Entered, Busy> {
         let line = share.index();
-        let turns = self.parties.get(party);
+        // While nobody waits, only parties that are counted are known.
+        let turns = if limits.counts(party) || !self.parties.is_empty() { self.parties.get(party) } else { None };
         let (running, queued) = turns.map_or((0, 0), |turns| (turns.running, turns.queues[line].waiters.len()));
         // Whoever waits already goes first: a newcomer that finds a free place while its party queues would overtake.
         let nobody_waits = self.lines.iter().all(|line| line.parties.is_empty());
         if queued == 0 && running < limits.per_user && self.running < limits.max_running && nobody_waits {
             self.running += 1;
-            self.parties.entry(party.clone()).or_default().running += 1;
+            if limits.counts(party) {
+                self.parties.entry(party.clone()).or_default().running += 1;
+            }
             return Ok(Entered::Running);
         }
         if self.lines[line].waiting >= limits.max_waiting {
@@ -231,11 +254,12 @@ impl State {
             return;
         }
         let Some(waiter) = queue.waiters.pop_front() else { return };
-        turns.running += 1;
+        turns.running += usize::from(limits.counts(&party));
         self.running += 1;
         self.lines[line].waiting -= 1;
         self.next_line = (line + 1) % Share::COUNT;
         self.decide(waiter, Waiter::Granted);
+        self.forget_idle(&party);
         self.stand_in_line(&party, line, limits);
     }
 
@@ -247,12 +271,14 @@ impl State {
 
     fn end(&mut self, party: &Party, limits: &TurnLimits) {
         self.running -= 1;
-        if let Some(turns) = self.parties.get_mut(party) {
-            turns.running -= 1;
-        }
-        self.forget_idle(party);
-        for line in 0..Share::COUNT {
-            self.stand_in_line(party, line, limits);
+        if limits.counts(party) {
+            if let Some(turns) = self.parties.get_mut(party) {
+                turns.running -= 1;
+            }
+            self.forget_idle(party);
+            for line in 0..Share::COUNT {
+                self.stand_in_line(party, line, limits);
+            }
         }
         self.grant(limits);
     }
@@ -281,9 +307,7 @@ impl State {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(party) = self.party.take() {
-            self.turns.lock().end(&party, &self.turns.limits);
-        }
+        self.turns.lock().end(&self.party, &self.turns.limits);
     }
 }
 
@@ -293,6 +317,7 @@ struct Waiting {
     party: Party,
     share: Share,
     waiter: usize,
+    began: Instant,
 }
 
 impl Future for Waiting {
@@ -308,7 +333,8 @@ impl Future for Waiting {
             seen @ Waiter::Granted => {
                 // The turn is the `Turn`'s to give back from now on, not this place's.
                 *seen = Waiter::Refused;
-                Poll::Ready(Ok(Turn { turns: Arc::clone(&self.turns), party: Some(self.party.clone()) }))
+                let waited = self.began.elapsed();
+                Poll::Ready(Ok(Turn { turns: Arc::clone(&self.turns), party: self.party.clone(), waited }))
             }
             Waiter::Refused => Poll::Ready(Err(Busy::Full)),
         }
@@ -328,7 +354,13 @@ mod tests {
     type Acquire = Pin<Box<dyn Future<Output = Result<Turn, Busy>>>>;
 
     fn turns(per_user: usize, max_running: usize, max_waiting: usize) -> Arc<Turns> {
-        Turns::new(TurnLimits { per_user, max_running, max_waiting, max_wait: Duration::from_secs(5) })
+        Turns::new(TurnLimits {
+            per_connection: 1,
+            per_user,
+            max_running,
+            max_waiting,
+            max_wait: Duration::from_secs(5),
+        })
     }
 
     fn user(name: &str) -> Party {

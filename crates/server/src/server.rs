@@ -126,6 +126,7 @@ impl Server {
         let control = config.control.as_ref().map(ControlSocket::bind).transpose()?;
         let directory = config.pipes.clone().map(Directory::open).transpose()?;
         let turns = Turns::new(TurnLimits {
+            per_connection: config.calls.per_connection,
             per_user: config.calls.per_user,
             max_running: config.calls.max_running,
             max_waiting: config.calls.max_waiting,

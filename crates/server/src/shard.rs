@@ -36,6 +36,9 @@ const ACCEPT_BATCH: usize = 32;
 /// crowd of slow readers.
 const PUSH_BATCH_BYTES: usize = 32 * 1024;
 
+/// Connections that are written to before others' messages have their turn.
+const WRITE_BATCH: usize = 256;
+
 /// Time for browsers to answer the last Close when calls had to be ended.
 const CLOSE_GRACE: Duration = Duration::from_secs(3);
 
@@ -249,23 +252,43 @@ async fn accept(shard: &Rc<Shard>, listener: TcpListener) {
 
 /// Obeys other threads until the server is to end.
 async fn serve_inbox(shard: &Shard, inbox: &mut mpsc::Receiver<ShardCommand>) {
-    let mut pushed_bytes = 0;
     loop {
-        match inbox.recv().await {
-            Some(ShardCommand::Deliver(delivery)) => {
-                pushed_bytes += deliver(shard, &delivery);
-                if pushed_bytes >= PUSH_BATCH_BYTES {
-                    pushed_bytes = 0;
-                    tokio::task::yield_now().await;
+        let mut next = inbox.recv().await;
+        let mut pushed_bytes = 0;
+        // What has come together leaves together, in one system call per connection.
+        loop {
+            match next {
+                Some(ShardCommand::Deliver(delivery)) => pushed_bytes += deliver(shard, &delivery),
+                Some(ShardCommand::Users(answer)) => {
+                    let users = shard.hub.borrow().users().map(|(user, _)| Arc::clone(user)).collect();
+                    let _ = answer.send(users);
                 }
+                Some(ShardCommand::Drain) => return shard.enter(Phase::Draining),
+                Some(ShardCommand::Stop) | None => return shard.enter(Phase::Stopping),
             }
-            Some(ShardCommand::Users(answer)) => {
-                let users = shard.hub.borrow().users().map(|(user, _)| Arc::clone(user)).collect();
-                let _ = answer.send(users);
+            match inbox.try_recv() {
+                Ok(command) if pushed_bytes < PUSH_BATCH_BYTES => next = Some(command),
+                Ok(command) => {
+                    write_pushed(shard).await;
+                    pushed_bytes = 0;
+                    next = Some(command);
+                }
+                Err(_) => break,
             }
-            Some(ShardCommand::Drain) => return shard.enter(Phase::Draining),
-            Some(ShardCommand::Stop) | None => return shard.enter(Phase::Stopping),
         }
+        write_pushed(shard).await;
+    }
+}
+
+/// Writes out what was pushed, some connections at a time: a push to a hundred thousand must not stop the others' messages.
+async fn write_pushed(shard: &Shard) {
+    loop {
+        let some = shard.hub.borrow().take_unwritten(WRITE_BATCH);
+        some.iter().for_each(|mailbox| mailbox.write_pushed());
+        if !shard.hub.borrow().has_unwritten() {
+            return;
+        }
+        tokio::task::yield_now().await;
     }
 }
 

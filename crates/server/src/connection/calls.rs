@@ -50,6 +50,22 @@ pub(crate) struct Owner<'a> {
 }
 
 impl Calls {
+    /// Starts a call of an idle connection. `None`: it has ended already, and nothing needs to be kept.
+    pub(crate) fn start_first(
+        owner: &Owner<'_>,
+        request: Request,
+        context: &mut Context<'_>,
+        now: Instant,
+    ) -> Option<Self> {
+        let sequence = owner.mailbox.current_call();
+        let mut call: RunningCall = Box::pin(run(owner, request, sequence, now));
+        if call.as_mut().poll(context).is_ready() {
+            owner.mailbox.advance_to_call(sequence + 1);
+            return None;
+        }
+        Some(Self { running: VecDeque::from([Some(call)]), ..Self::default() })
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.running.is_empty()
     }
@@ -71,7 +87,7 @@ impl Calls {
     }
 
     /// Lets the running calls go on, and starts the next ones.
-    pub(crate) fn poll(&mut self, owner: &Owner<'_>, context: &mut Context<'_>) {
+    pub(crate) fn poll(&mut self, owner: &Owner<'_>, context: &mut Context<'_>, now: Instant) {
         for slot in &mut self.running {
             if let Some(call) = slot
                 && call.as_mut().poll(context).is_ready()
@@ -85,7 +101,7 @@ impl Calls {
         {
             self.pending_bytes -= request.message.payload().len();
             let sequence = owner.mailbox.current_call() + self.running.len() as u64;
-            let mut call: RunningCall = Box::pin(run(owner, request, sequence));
+            let mut call: RunningCall = Box::pin(run(owner, request, sequence, now));
             let ended = call.as_mut().poll(context).is_ready();
             self.running.push_back((!ended).then_some(call));
             self.retire(owner.mailbox);
@@ -102,7 +118,7 @@ impl Calls {
 }
 
 /// Runs one call from its wait for a turn to its last reply.
-fn run(owner: &Owner<'_>, request: Request, sequence: u64) -> impl Future<Output = ()> + use<> {
+fn run(owner: &Owner<'_>, request: Request, sequence: u64, now: Instant) -> impl Future<Output = ()> + use<> {
     let (shard, mailbox) = (Rc::clone(owner.shard), Rc::clone(owner.mailbox));
     let call = Call {
         event: request.event,
@@ -111,7 +127,7 @@ fn run(owner: &Owner<'_>, request: Request, sequence: u64) -> impl Future<Output
         mode: shard.config.calls.message,
     };
     async move {
-        let replies = CallReplies::new(Rc::clone(&mailbox), sequence, call.event);
+        let replies = CallReplies::new(Rc::clone(&mailbox), sequence, call.event, now);
         // A browser that is gone needs no answer; nothing else can be done about it here.
         let _ = run_in_turn(&shard, &mailbox, call, &replies).await;
     }
@@ -127,8 +143,8 @@ async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: 
         Ok(turn) => turn,
         Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,
     };
-    replies.started();
-    let counted = CountedCall::new(shard, replies.waited());
+    replies.started(turn.waited());
+    let counted = CountedCall::new(shard, turn.waited(), replies.began());
     let described = Described::of(&call, mailbox.kind());
     let mut way_back = Replies::new(Rc::clone(replies) as Rc<dyn wootz_runner::ReplySink>);
     let result = shard.application.call_dyn(call, &mut way_back).await;
@@ -151,8 +167,8 @@ pub(crate) struct CountedCall {
 }
 
 impl CountedCall {
-    pub(crate) fn new(shard: &Rc<Shard>, waited: Duration) -> Self {
-        Self { shard: Rc::clone(shard), waited, began: Instant::now(), end: CallEnd::Abandoned }
+    pub(crate) fn new(shard: &Rc<Shard>, waited: Duration, began: Instant) -> Self {
+        Self { shard: Rc::clone(shard), waited, began, end: CallEnd::Abandoned }
     }
 
     pub(crate) fn end(mut self, result: &Result<(), CallError>) {
@@ -281,7 +297,7 @@ pub(crate) async fn run_detached(shard: Rc<Shard>, caller: Arc<Caller>, event: C
     };
     let connection = caller.id;
     let call = Call { event, message: Message::empty(), caller, mode: shard.config.calls.message };
-    let counted = CountedCall::new(&shard, Duration::ZERO);
+    let counted = CountedCall::new(&shard, turn.waited(), Instant::now());
     let result = shard.application.call_dyn(call, &mut Replies::new(Rc::new(Unread))).await;
     drop(turn);
     counted.end(&result);

@@ -52,7 +52,6 @@ pub(crate) struct Opened {
 /// The future that drives one connection.
 pub(crate) struct Connection {
     shard: Rc<Shard>,
-    stream: TcpStream,
     endpoint: Endpoint,
     mailbox: Rc<Mailbox>,
     caller: Arc<Caller>,
@@ -123,14 +122,13 @@ enum Round {
 impl Connection {
     /// Takes the connection into the shard's hub. The future must be polled on this shard's thread.
     pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
-        let mailbox = Rc::new(Mailbox::new(opened.kind, shard.config.limits.outbox_bytes));
+        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, shard.config.limits.outbox_bytes));
         mailbox.outbox().push_control(opened.response);
         let caller = opened.caller;
         let key = shard.hub.borrow_mut().join(caller.id.0, caller.user.clone(), Rc::clone(&mailbox));
         shard.counters.opened();
         let mut connection = Self {
             shard: Rc::clone(shard),
-            stream: opened.stream,
             endpoint: Endpoint::new(Role::Server, now),
             mailbox,
             pipe: shard.open_request_pipe(&caller),
@@ -170,7 +168,7 @@ impl Connection {
         self.pass_deadlines(now)?;
         let was_paused = self.pause_or_resume(now);
         let read = if was_paused { 0 } else { self.read(context, now)? };
-        self.poll_calls(context);
+        self.poll_calls(context, now);
         // A call may have been the last that an ending waits for, or have asked for one.
         self.obey(now);
         let wrote = self.flush(context, now)?;
@@ -210,7 +208,7 @@ impl Connection {
             return Ok(());
         }
         self.armed = None;
-        if self.is_paused() && has_hung_up(&self.stream) {
+        if self.is_paused() && self.has_hung_up() {
             return Err(Over::Vanished);
         }
         if self.blocked_since.is_some_and(|since| now >= since + self.write_stall()) {
@@ -243,13 +241,13 @@ impl Connection {
             && !busy.unread.is_empty()
         {
             let mut unread = std::mem::take(&mut busy.unread);
-            self.receive(&mut unread, now);
+            self.receive(&mut unread, context, now);
             return Ok(unread.len());
         }
         let shard = Rc::clone(&self.shard);
         let mut buffer = shard.read_buffer.borrow_mut();
         let mut read = ReadBuf::new(&mut buffer);
-        match Pin::new(&mut self.stream).poll_read(context, &mut read) {
+        match self.mailbox.with_stream(|stream| Ok(Pin::new(stream).poll_read(context, &mut read)))? {
             Poll::Pending => Ok(0),
             Poll::Ready(Err(error)) => Err(error.into()),
             Poll::Ready(Ok(())) if read.filled().is_empty() => match self.stage {
@@ -258,19 +256,19 @@ impl Connection {
             },
             Poll::Ready(Ok(())) => {
                 let received = read.filled_mut();
-                self.receive(received, now);
+                self.receive(received, context, now);
                 Ok(received.len())
             }
         }
     }
 
-    fn receive(&mut self, bytes: &mut [u8], now: Instant) {
+    fn receive(&mut self, bytes: &mut [u8], context: &mut Context<'_>, now: Instant) {
         let total = bytes.len();
         let mut input = Input::new(bytes);
         while !self.should_pause() {
             match self.endpoint.next_event(&mut input, &self.shard.endpoint, now) {
                 None => return,
-                Some(event) => self.on_event(event),
+                Some(event) => self.on_event(event, context, now),
             }
         }
         let left = input.len();
@@ -279,9 +277,9 @@ impl Connection {
         }
     }
 
-    fn on_event(&mut self, event: Event<'_>) {
+    fn on_event(&mut self, event: Event<'_>, context: &mut Context<'_>, now: Instant) {
         match event {
-            Event::Message(message) => self.on_message(message),
+            Event::Message(message) => self.on_message(message, context, now),
             Event::Ping { answer } => self.send_control(&answer),
             Event::Pong => {}
             Event::Close { frame, answer } => {
@@ -296,7 +294,7 @@ impl Connection {
         }
     }
 
-    fn on_message(&mut self, message: Received<'_>) {
+    fn on_message(&mut self, message: Received<'_>, context: &mut Context<'_>, now: Instant) {
         self.shard.counters.message();
         if self.mailbox.ending().is_some() {
             return;
@@ -310,10 +308,18 @@ impl Connection {
             Received::Text(text) => Message::text(text.into_owned()),
             Received::Binary(bytes) => Message::binary(bytes.into_owned()),
         };
-        self.busy().calls.push(Request { event: CallEvent::Message, message });
+        let request = Request { event: CallEvent::Message, message };
+        if self.busy.is_some() {
+            return self.busy().calls.push(request);
+        }
+        // An idle connection: a call that ends at once leaves nothing to keep.
+        let owner = Owner { shard: &self.shard, mailbox: &self.mailbox, caller: &self.caller };
+        if let Some(calls) = Calls::start_first(&owner, request, context, now) {
+            self.busy().calls = calls;
+        }
     }
 
-    fn poll_calls(&mut self, context: &mut Context<'_>) {
+    fn poll_calls(&mut self, context: &mut Context<'_>, now: Instant) {
         if self.stage != Stage::Open {
             return;
         }
@@ -321,7 +327,7 @@ impl Connection {
             let taken = self.take_requests(context);
             if let Some(busy) = &mut self.busy {
                 let owner = Owner { shard: &self.shard, mailbox: &self.mailbox, caller: &self.caller };
-                busy.calls.poll(&owner, context);
+                busy.calls.poll(&owner, context, now);
             }
             // Calls that ended at once made room, and nobody would wake us for it.
             if taken == 0 && !(self.mailbox.has_requests() && self.has_room_for_calls()) {
@@ -387,19 +393,13 @@ impl Connection {
     /// Writes all that is queued, as far as the socket takes it.
     fn flush(&mut self, context: &mut Context<'_>, now: Instant) -> Result<usize, Over> {
         let outbox = self.mailbox.outbox();
-        let mut total = 0;
+        let mut total = self.mailbox.write_out()?;
         while !outbox.is_empty() {
-            let stream = Pin::new(&mut self.stream);
-            let written = outbox.with_slices(|slices| stream.poll_write_vectored(context, slices));
-            match written {
-                Poll::Ready(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-                Poll::Ready(Ok(bytes)) => {
-                    outbox.advance(bytes);
-                    total += bytes;
-                }
-                Poll::Ready(Err(error)) => return Err(error.into()),
+            match self.mailbox.with_stream(|stream| Ok(stream.poll_write_ready(context)))? {
+                Poll::Ready(ready) => ready?,
                 Poll::Pending => break,
             }
+            total += self.mailbox.write_out()?;
         }
         self.blocked_since = match (outbox.is_empty(), total) {
             (true, _) => None,
@@ -420,13 +420,15 @@ impl Connection {
         match &mut self.stage {
             Stage::Open | Stage::Draining { finished_writing: true } => Ok(()),
             Stage::Flushing => Err(Over::Closed),
-            Stage::Draining { finished_writing } => match Pin::new(&mut self.stream).poll_shutdown(context) {
-                Poll::Ready(result) => {
-                    *finished_writing = true;
-                    Ok(result?)
+            Stage::Draining { finished_writing } => {
+                *finished_writing = true;
+                // It does not wait: shutting a socket's writing side down is one system call.
+                let shutdown = self.mailbox.with_stream(|stream| Ok(Pin::new(stream).poll_shutdown(context)))?;
+                match shutdown {
+                    Poll::Ready(result) => Ok(result?),
+                    Poll::Pending => Ok(()),
                 }
-                Poll::Pending => Ok(()),
-            },
+            }
         }
     }
 
@@ -487,6 +489,17 @@ impl Connection {
         }
     }
 
+    /// Whether the browser has closed its side, seen without reading what it sent before.
+    fn has_hung_up(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let looked = self.mailbox.with_stream(|stream| {
+            let mut descriptors = [PollFd::new(stream, PollFlags::RDHUP)];
+            poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+            Ok(descriptors[0].revents())
+        });
+        looked.is_ok_and(|events| events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    }
+
     fn end(&mut self, over: &Over) {
         tracing::debug!(connection = %self.caller.id, reason = %over, "connection ended");
         if self.shard.config.calls.on_disconnect == Notify::Call {
@@ -498,15 +511,6 @@ impl Connection {
 
 fn bytes_of(frame: &ControlFrame) -> Bytes {
     Bytes::copy_from_slice(frame.as_bytes())
-}
-
-/// Whether the browser has closed its side, seen without reading what it sent before.
-fn has_hung_up(stream: &TcpStream) -> bool {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let mut descriptors = [PollFd::new(stream, PollFlags::RDHUP)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-    poll(&mut descriptors, Some(&now)).is_ok() && descriptors[0].revents().intersects(gone)
 }
 
 impl Future for Connection {
@@ -533,8 +537,7 @@ impl Future for Connection {
 /// However it ends, also by a panic: nobody else can find the connection any more, and its calls end.
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.mailbox.outbox().finish(None);
-        self.mailbox.wake_replies();
+        self.mailbox.close();
         self.shard.hub.borrow_mut().leave(self.key);
         self.shard.counters.closed();
     }

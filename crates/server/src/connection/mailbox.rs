@@ -1,14 +1,16 @@
 //! What others may do to a living connection: give it frames and requests, take their turn with replies, ask it to end.
 //!
-//! The driver owns the socket; everybody else holds this. Nothing here does IO or waits.
+//! The driver reads the socket and decides; everybody else holds this. Nothing here waits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::net::TcpStream;
 use wootz_hub::Outbox;
 use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
 use wootz_runner::{Gone, Message, ReplySink};
@@ -22,6 +24,9 @@ const MAX_REQUESTS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     outbox: Outbox,
+    /// Here, not in the driver, so that a push to many is a loop of writes, without a wake-up of each connection's task. `None`
+    /// when the connection has ended: whoever still holds this mailbox must not hold the socket open.
+    stream: RefCell<Option<TcpStream>>,
     /// Bytes of replies that may wait before the next one has to.
     reply_room_bytes: usize,
     /// The call, counted from the connection's first, whose replies leave now.
@@ -60,9 +65,10 @@ impl wootz_hub::Mailbox for Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) fn new(kind: MailboxKind, reply_room_bytes: usize) -> Self {
+    pub(crate) fn new(stream: TcpStream, kind: MailboxKind, reply_room_bytes: usize) -> Self {
         Self {
             outbox: Outbox::default(),
+            stream: RefCell::new(Some(stream)),
             reply_room_bytes,
             current_call: Cell::new(0),
             reply_wakers: RefCell::default(),
@@ -75,6 +81,52 @@ impl Mailbox {
 
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.outbox
+    }
+
+    /// Does something with the socket, for as long as there is one.
+    pub(crate) fn with_stream<R>(&self, act: impl FnOnce(&mut TcpStream) -> io::Result<R>) -> io::Result<R> {
+        match &mut *self.stream.borrow_mut() {
+            Some(stream) => act(stream),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Closes the socket.
+    pub(crate) fn close(&self) {
+        self.outbox.finish(None);
+        *self.stream.borrow_mut() = None;
+        self.wake_replies();
+    }
+
+    /// Writes what is queued, as far as the socket takes it now. Gives the bytes written.
+    pub(crate) fn write_out(&self) -> io::Result<usize> {
+        let mut total = 0;
+        while !self.outbox.is_empty() {
+            let written = self.with_stream(|stream| {
+                self.outbox.with_slices(|slices| match slices {
+                    // Cheaper than a vector of one.
+                    [one] => stream.try_write(one),
+                    many => stream.try_write_vectored(many),
+                })
+            });
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => {
+                    self.outbox.advance(bytes);
+                    total += bytes;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
+    }
+
+    /// Writes what was pushed. The driver is only woken for what remains: it knows how to wait, and what to do about errors.
+    pub(crate) fn write_pushed(&self) {
+        if self.write_out().is_err() || !self.outbox.is_empty() {
+            self.outbox.wake();
+        }
     }
 
     pub(crate) fn kind(&self) -> MailboxKind {
@@ -204,36 +256,36 @@ pub(crate) struct CallReplies {
     event: wootz_runner::CallEvent,
     held: RefCell<Option<Message>>,
     sent: Cell<u64>,
-    asked: std::time::Instant,
+    asked: Instant,
     waited: Cell<Duration>,
 }
 
 impl CallReplies {
-    pub(crate) fn new(mailbox: Rc<Mailbox>, sequence: u64, event: wootz_runner::CallEvent) -> Rc<Self> {
+    pub(crate) fn new(mailbox: Rc<Mailbox>, sequence: u64, event: wootz_runner::CallEvent, asked: Instant) -> Rc<Self> {
         Rc::new(Self {
             mailbox,
             sequence,
             event,
             held: RefCell::new(None),
             sent: Cell::new(0),
-            asked: std::time::Instant::now(),
+            asked,
             waited: Cell::new(Duration::ZERO),
         })
     }
 
-    /// The call got its turn to run.
-    pub(crate) fn started(&self) {
-        self.waited.set(self.asked.elapsed());
+    /// The call got its turn to run, after so long a wait.
+    pub(crate) fn started(&self, waited: Duration) {
+        self.waited.set(waited);
     }
 
-    /// How long the call waited for its turn to run.
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited.get()
+    /// When the call began to run.
+    pub(crate) fn began(&self) -> Instant {
+        self.asked + self.waited.get()
     }
 
     /// How long the call runs, or ran.
     pub(crate) fn ran(&self) -> Duration {
-        self.asked.elapsed() - self.waited.get()
+        self.began().elapsed()
     }
 
     /// Messages so far, sent or held.
@@ -265,7 +317,10 @@ impl CallReplies {
     }
 
     fn deliver(&self, message: &Message) {
-        self.mailbox.send_note(&Note::Reply { event: self.event, waited: self.waited(), ran: self.ran() });
+        if self.mailbox.kind() == MailboxKind::Console {
+            let (event, waited, ran) = (self.event, self.waited.get(), self.ran());
+            self.mailbox.send_note(&Note::Reply { event, waited, ran });
+        }
         self.mailbox.send(message);
     }
 }

@@ -1,7 +1,7 @@
 //! `provider = "application"`: a call with `WOOTZ_EVENT=validate` says who a browser is.
 //!
-//! It prints the user's id, or JSON (`{"user": "42", "expires": 3600}`), or nothing for a guest. An exit status that is not 0
-//! refuses the browser. Anything unclear lets nobody in.
+//! It prints the user's id, or JSON (`{"user": "42", "expires": 3600}`), or nothing for a guest. An exit status that is not 0, or
+//! status 401 or 403, refuses the browser. Anything unclear lets nobody in.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -25,15 +25,14 @@ const MAX_USER_BYTES: usize = 128;
 
 /// Asks the application.
 pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identity, NoIdentity> {
-    let asked = Instant::now();
     let turn = shard.turns.acquire(party_of(&caller), Share::Messages).await.map_err(|busy| {
         shard.counters.call_refused();
         NoIdentity::Unsettled(format!("the application could not be asked who it is: {busy}"))
     })?;
-    let (waited, connection) = (asked.elapsed(), caller.id);
+    let connection = caller.id;
     let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode: shard.config.calls.message };
     let answer = Rc::new(Answer::default());
-    let counted = CountedCall::new(shard, waited);
+    let counted = CountedCall::new(shard, turn.waited(), Instant::now());
     let result = shard.application.call_dyn(call, &mut Replies::new(Rc::clone(&answer) as Rc<dyn ReplySink>)).await;
     drop(turn);
     counted.end(&result);
@@ -43,7 +42,8 @@ pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identi
             NoIdentity::Unsettled(format!("validate: {reason}"))
         }),
         Err(CallError::Application {
-            fault: fault @ (ApplicationFault::Exit(_) | ApplicationFault::Other(_)),
+            fault:
+                fault @ (ApplicationFault::Exit(_) | ApplicationFault::Status(401 | 403) | ApplicationFault::Other(_)),
             stderr,
         }) => {
             // A refusal needs no words; an application that broke has some, and they are the only trace.

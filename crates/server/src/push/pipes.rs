@@ -3,6 +3,7 @@
 //! A reader never blocks and never delivers half a record. It reads only while there is room behind it, so a writer that is
 //! too fast waits in its own `write`, as with any pipe.
 
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -52,8 +53,9 @@ impl Source {
                     tracing::warn!(pipe = %self.fifo.path().display(), "a record over pipes.max_record was dropped");
                 }
                 None => {
-                    let mut buffer = [0; READ_BYTES];
-                    let mut read = ReadBuf::new(&mut buffer);
+                    // Most looks find an empty pipe: nothing is cleared for them.
+                    let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
+                    let mut read = ReadBuf::uninit(&mut buffer);
                     match Pin::new(&mut self.receiver).poll_read(context, &mut read) {
                         Poll::Ready(Ok(())) if !read.filled().is_empty() => {
                             self.records.receive(read.filled());
