@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::reply::ReplyError;
+
 /// Nobody is there to read a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the browser is gone")]
@@ -96,9 +98,32 @@ pub enum ApplicationFault {
     /// It printed bytes that are no UTF-8 where only text may be sent.
     #[error("printed bytes that are no UTF-8, and application.frame is \"text\"")]
     NotUtf8,
+    /// It answered with a status that is a failure: 500 or more, and where it was asked who somebody is any but success.
+    #[error("answered with status {0}")]
+    Status(u16),
+    /// Its server took the request and sent nothing for so long.
+    #[error("sent nothing for {}: the request was given up", Seconds(*.0))]
+    Silent(Duration),
+    /// Its server sent what is no answer, or a part of one.
+    #[error("{server} {what}")]
+    BadAnswer {
+        /// Where it is.
+        server: String,
+        /// What it did, beginning with a verb.
+        what: String,
+    },
     /// What an application inside this process says.
     #[error("{0}")]
     Other(String),
+}
+
+impl From<ReplyError> for ApplicationFault {
+    fn from(error: ReplyError) -> Self {
+        match error {
+            ReplyError::TooMuchOutput(max_bytes) => Self::TooMuchOutput(max_bytes),
+            ReplyError::NotUtf8 => Self::NotUtf8,
+        }
+    }
 }
 
 /// Why the application could not be started as it is configured.
@@ -128,9 +153,22 @@ pub enum StartError {
         /// What they may be.
         max_bytes: usize,
     },
+    /// The application's server can't run the script.
+    #[error("{server} can't run {}: {what}", .script.display())]
+    Script {
+        /// Where it is.
+        server: String,
+        /// The script, as it was asked for.
+        script: PathBuf,
+        /// Why, and what to do about it.
+        what: &'static str,
+    },
     /// A value that no process can be given.
     #[error("{0} holds a NUL byte, which no process can be given")]
     Nul(String),
+    /// A part of the call that no HTTP request can hold.
+    #[error("the call can't be sent as an HTTP request: {0}")]
+    Unsendable(String),
 }
 
 /// Why a program can't be run.
@@ -241,6 +279,24 @@ pub enum EnvironmentFault {
     /// The process that starts calls can't be started.
     #[error("the spawner process can't be started: {0}")]
     NoSpawner(#[source] io::Error),
+    /// There is no connection to the application's server.
+    #[error("{server} can't be reached: {source} ({remedy})")]
+    Unreachable {
+        /// Where it should be.
+        server: String,
+        /// Why not.
+        source: io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// The application's server takes no request now.
+    #[error("{server} refused the request: {why}")]
+    Refused {
+        /// Where it is.
+        server: String,
+        /// In its own words.
+        why: &'static str,
+    },
     /// A system call of this server failed.
     #[error("{what}: {source}{}", descriptors_remedy(.source))]
     System {

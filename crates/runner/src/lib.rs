@@ -8,10 +8,14 @@
 
 mod application;
 mod call;
+mod deadline;
 mod environment;
 mod error;
 pub mod exec;
+pub mod fastcgi;
+pub mod http;
 mod reply;
+mod stderr;
 
 pub use application::{Application, CallOutcome, DynApplication, Replies, ReplySink};
 pub use call::{Call, CallEvent, ConnectionId, Message, MessageMode, Utf8Bytes};

@@ -76,6 +76,8 @@ pub(crate) enum Busy {
     Full,
     #[error("no turn within application.limits.max_wait")]
     WaitedTooLong,
+    #[error("the application could not be reached several times in a row, and is left alone for a moment")]
+    LeftAlone,
 }
 
 /// The turns of all shards.

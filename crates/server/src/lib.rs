@@ -11,6 +11,7 @@ compile_error!(
     "wootz runs on Linux only: it relies on SO_REUSEPORT, descriptors passed over Unix sockets and process groups"
 );
 
+mod circuit;
 pub mod config;
 mod connection;
 mod console;
@@ -28,7 +29,7 @@ mod timers;
 pub use config::Config;
 pub use control::ControlError;
 pub use listener::ListenError;
-pub use metrics::{CallStatus, ConnectionStatus, PushStatus, Status};
+pub use metrics::{CallStatus, ConnectionStatus, FailureStatus, PushStatus, RunnerStatus, Status, WorkerStatus};
 pub use push::FifoError;
 pub use server::{Handle, RunError, Running, Server, StartError};
 pub use wootz_runner::{Application, Call, CallError, CallEvent, Caller, ConnectionId, Message, Replies};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
-use wootz_runner::{CallError, Fault};
+use wootz_runner::{ApplicationFault, CallError};
 
 /// The counters of one shard. Only its own thread writes them.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Counters {
     closed: AtomicU64,
     messages: AtomicU64,
     calls_succeeded: AtomicU64,
-    calls_failed: AtomicU64,
+    calls_failed: [AtomicU64; FAILURE_KINDS],
     calls_abandoned: AtomicU64,
     calls_refused: AtomicU64,
     waited_us: AtomicU64,
@@ -31,17 +31,45 @@ pub(crate) struct Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallEnd {
     Succeeded,
-    Failed,
+    Failed(FailureKind),
     Abandoned,
 }
 
+/// Kinds of failure that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// The application ended with an error of its own.
+    Application,
+    /// It was ended: it took too long.
+    TimedOut,
+    /// It was ended, or its output thrown away: too much, or not what was asked for.
+    Output,
+    /// It can't be started as it is configured.
+    NotStarted,
+    /// It can't be reached, or this machine is short of something.
+    Unreachable,
+}
+
+const FAILURE_KINDS: usize = 5;
+
 impl CallEnd {
     pub(crate) fn of(result: &Result<(), CallError>) -> Self {
-        match result.as_ref().map_err(CallError::fault) {
-            Ok(()) => Self::Succeeded,
-            Err(Fault::Browser) => Self::Abandoned,
-            Err(Fault::Application | Fault::Operator | Fault::Environment) => Self::Failed,
-        }
+        Self::Failed(match result {
+            Ok(()) => return Self::Succeeded,
+            Err(CallError::Gone(_)) => return Self::Abandoned,
+            Err(CallError::NotStarted(_)) => FailureKind::NotStarted,
+            Err(CallError::Environment(_)) => FailureKind::Unreachable,
+            Err(CallError::Application { fault, .. }) => match fault {
+                ApplicationFault::TimedOut(_) | ApplicationFault::Silent(_) => FailureKind::TimedOut,
+                ApplicationFault::TooMuchOutput(_) | ApplicationFault::NotUtf8 | ApplicationFault::BadAnswer { .. } => {
+                    FailureKind::Output
+                }
+                ApplicationFault::Exit(_)
+                | ApplicationFault::Signal(_)
+                | ApplicationFault::Status(_)
+                | ApplicationFault::Other(_) => FailureKind::Application,
+            },
+        })
     }
 }
 
@@ -87,7 +115,7 @@ impl Counters {
         add(
             match end {
                 CallEnd::Succeeded => &self.calls_succeeded,
-                CallEnd::Failed => &self.calls_failed,
+                CallEnd::Failed(kind) => &self.calls_failed[kind as usize],
                 CallEnd::Abandoned => &self.calls_abandoned,
             },
             1,
@@ -123,6 +151,8 @@ pub struct Status {
     pub users: usize,
     /// The calls.
     pub calls: CallStatus,
+    /// What runs the calls.
+    pub runner: RunnerStatus,
     /// What was pushed.
     pub pushes: PushStatus,
     /// Resident memory of the server process in bytes, without calls and spawner.
@@ -157,6 +187,8 @@ pub struct CallStatus {
     pub succeeded: u64,
     /// Failed: the log says why.
     pub failed: u64,
+    /// The same by kind.
+    pub failures: FailureStatus,
     /// Ended because their browser went.
     pub abandoned: u64,
     /// Answered as busy.
@@ -165,6 +197,53 @@ pub struct CallStatus {
     pub mean_wait_ms: f64,
     /// Mean run time, in milliseconds.
     pub mean_run_ms: f64,
+}
+
+/// The failed calls of a [`CallStatus`] by kind.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct FailureStatus {
+    /// The application ended with an error of its own: exit status, signal, HTTP status.
+    pub application: u64,
+    /// It ran longer than `application.limits.timeout`.
+    pub timed_out: u64,
+    /// It printed too much, or bytes that could not be sent.
+    pub output: u64,
+    /// It could not be started as it is configured.
+    pub not_started: u64,
+    /// It could not be reached.
+    pub unreachable: u64,
+}
+
+/// What runs the calls, as a [`Status`] shows it. Made by whoever makes the applications: [`Server::runner_status`].
+///
+/// [`Server::runner_status`]: crate::Server::runner_status
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RunnerStatus {
+    /// `exec`, `fastcgi`, `http`, or a program's own word.
+    pub runner: String,
+    /// The command, or the address.
+    pub target: String,
+    /// Why calls are answered as busy without being tried; absent while they are tried.
+    pub left_alone: Option<String>,
+    /// Processes that are kept; empty where none are.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One kept process of a [`RunnerStatus`].
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct WorkerStatus {
+    /// Its process id.
+    pub pid: u32,
+    /// `starting`, `idle`, `busy` or `ending`.
+    pub state: String,
+    /// Since it was started.
+    pub age_seconds: u64,
+    /// Calls it has answered.
+    pub calls: u64,
+    /// Its resident memory.
+    pub memory_bytes: u64,
+    /// The last thing that went wrong in its place, if anything did.
+    pub last_failure: Option<String>,
 }
 
 /// The pushes of a [`Status`].
@@ -192,9 +271,21 @@ pub(crate) fn sum<'c>(
         slow_readers: total(|shard| &shard.slow_readers),
         messages: total(|shard| &shard.messages),
     };
+    let failures = FailureStatus {
+        application: total(|shard| &shard.calls_failed[FailureKind::Application as usize]),
+        timed_out: total(|shard| &shard.calls_failed[FailureKind::TimedOut as usize]),
+        output: total(|shard| &shard.calls_failed[FailureKind::Output as usize]),
+        not_started: total(|shard| &shard.calls_failed[FailureKind::NotStarted as usize]),
+        unreachable: total(|shard| &shard.calls_failed[FailureKind::Unreachable as usize]),
+    };
     let mut calls = CallStatus {
         succeeded: total(|shard| &shard.calls_succeeded),
-        failed: total(|shard| &shard.calls_failed),
+        failed: failures.application
+            + failures.timed_out
+            + failures.output
+            + failures.not_started
+            + failures.unreachable,
+        failures,
         abandoned: total(|shard| &shard.calls_abandoned),
         refused: total(|shard| &shard.calls_refused),
         ..CallStatus::default()

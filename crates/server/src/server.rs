@@ -11,11 +11,12 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use wootz_runner::DynApplication;
 
+use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::control::{ControlError, ControlSocket};
 use crate::dispatch::{TurnLimits, Turns};
 use crate::listener::{self, ListenError};
-use crate::metrics::{self, Counters, Status};
+use crate::metrics::{self, Counters, RunnerStatus, Status};
 use crate::push::{Directory, FifoError, GlobalPipe};
 use crate::shard::{self, INBOX, Parts, ShardCommand};
 
@@ -25,6 +26,7 @@ type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send
 pub struct Server {
     config: Config,
     make_application: MakeApplication,
+    runner_status: Box<dyn Fn() -> RunnerStatus + Send + Sync>,
 }
 
 /// A server that runs.
@@ -41,15 +43,22 @@ pub struct Handle {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     began: Instant,
     address: SocketAddr,
     shards: Vec<mpsc::Sender<ShardCommand>>,
     counters: Vec<Arc<Counters>>,
     turns: Arc<Turns>,
+    circuit: Arc<Circuit>,
+    runner_status: Box<dyn Fn() -> RunnerStatus + Send + Sync>,
     ending: std::sync::atomic::AtomicBool,
     orders: mpsc::UnboundedSender<Order>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// What ends a server. Sent by signal handlers, so it must never wait; a few of them at most are ever sent.
@@ -112,7 +121,18 @@ impl Server {
         config: Config,
         application: impl Fn() -> io::Result<A> + Send + Sync + 'static,
     ) -> Self {
-        Self { config, make_application: Arc::new(move || Ok(Rc::new(application()?) as Rc<dyn DynApplication>)) }
+        Self {
+            config,
+            make_application: Arc::new(move || Ok(Rc::new(application()?) as Rc<dyn DynApplication>)),
+            runner_status: Box::new(|| RunnerStatus { runner: "embedded".to_owned(), ..RunnerStatus::default() }),
+        }
+    }
+
+    /// Lets a status tell more about what runs the calls. `status` is called for each status, on the operator's thread.
+    #[must_use]
+    pub fn runner_status(mut self, status: impl Fn() -> RunnerStatus + Send + Sync + 'static) -> Self {
+        self.runner_status = Box::new(status);
+        self
     }
 
     /// Binds the address, the control socket and the pipes, and starts the threads. Returns when browsers can connect.
@@ -132,11 +152,13 @@ impl Server {
             max_waiting: config.calls.max_waiting,
             max_wait: config.calls.max_wait,
         });
+        let circuit = Arc::<Circuit>::default();
         let (senders, parts): (Vec<_>, Vec<_>) = (listeners.into_iter())
             .map(|listener| {
                 let (sender, inbox) = mpsc::channel(INBOX);
-                let (config, turns, directory) = (Arc::clone(&config), Arc::clone(&turns), directory.clone());
-                (sender, Parts { config, turns, counters: Arc::default(), directory, listener, inbox })
+                let (config, directory) = (Arc::clone(&config), directory.clone());
+                let (turns, circuit) = (Arc::clone(&turns), Arc::clone(&circuit));
+                (sender, Parts { config, turns, circuit, counters: Arc::default(), directory, listener, inbox })
             })
             .unzip();
         let (orders, receiver) = mpsc::unbounded_channel();
@@ -146,6 +168,8 @@ impl Server {
             shards: senders,
             counters: parts.iter().map(|parts| Arc::clone(&parts.counters)).collect(),
             turns,
+            circuit,
+            runner_status: self.runner_status,
             ending: false.into(),
             orders,
         });
@@ -227,6 +251,7 @@ impl Handle {
             connections,
             users: self.count_users().await,
             calls,
+            runner: RunnerStatus { left_alone: shared.circuit.reason(), ..(shared.runner_status)() },
             pushes,
             memory_bytes: metrics::resident_bytes(),
         }

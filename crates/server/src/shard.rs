@@ -12,12 +12,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use wootz_hub::Hub;
 use wootz_protocol::CloseCode;
-use wootz_runner::{Caller, DynApplication};
+use wootz_runner::{CallEvent, Caller, DynApplication};
 
+use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::connection::{Connection, Ending, Mailbox, Opened};
 use crate::console::Note;
-use crate::dispatch::Turns;
+use crate::dispatch::{Busy, Party, Share, Turn, Turns};
 use crate::metrics::Counters;
 use crate::push::{Delivery, Directory, GLOBAL_NAME, execute};
 use crate::timers::Timers;
@@ -72,6 +73,7 @@ pub(crate) struct Shard {
     pub(crate) endpoint: wootz_protocol::Settings,
     pub(crate) application: Rc<dyn DynApplication>,
     pub(crate) turns: Arc<Turns>,
+    pub(crate) circuit: Arc<Circuit>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) hub: RefCell<Hub<Mailbox>>,
     pub(crate) timers: Timers,
@@ -87,6 +89,7 @@ pub(crate) struct Shard {
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) turns: Arc<Turns>,
+    pub(crate) circuit: Arc<Circuit>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) directory: Option<Directory>,
     pub(crate) listener: std::net::TcpListener,
@@ -112,6 +115,7 @@ impl Shard {
             application,
             config: Arc::clone(&parts.config),
             turns: Arc::clone(&parts.turns),
+            circuit: Arc::clone(&parts.circuit),
             counters: Arc::clone(&parts.counters),
             directory: parts.directory.take(),
             hub: RefCell::default(),
@@ -141,6 +145,18 @@ impl Shard {
             connection: Connection::new(self, opened, Instant::now()),
             _counted: Counted(Rc::clone(self)),
         });
+    }
+
+    /// A turn for a call, if the application can be reached.
+    ///
+    /// # Errors
+    /// See [`Turns::acquire`]; at once where the application is left alone.
+    pub(crate) async fn acquire_turn(&self, caller: &Caller, event: CallEvent) -> Result<Turn, Busy> {
+        if !self.circuit.admits(Instant::now) {
+            return Err(Busy::LeftAlone);
+        }
+        let party = caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)));
+        self.turns.acquire(party, Share::of(event)).await
     }
 
     /// How a connection that opens now has to end, if the server is about to.

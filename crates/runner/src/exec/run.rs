@@ -5,29 +5,29 @@
 
 use std::cell::RefCell;
 use std::ffi::{CString, OsStr, OsString};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::time::Sleep;
 
 use super::client::{End, NotAsked, Process, SpawnerClient};
-use super::output::{Input, ReadEnd, StderrTail};
+use super::output::{Input, ReadEnd};
 use super::supervisor::{NoConnection, Spawner};
 use super::wire::{self, Ended, MAX_PACKET_BYTES};
 use super::{ExecSettings, find_program};
 use crate::application::{Application, CallOutcome, Replies};
 use crate::call::{Call, Message};
+use crate::deadline::{Deadline, Late};
 use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError, StartStep};
 use crate::reply::{ReplyAssembler, ReplyError};
+use crate::stderr::StderrTail;
 
 /// How long after KILL the end of a process is waited for. One that the kernel can't end (it hangs in a dead file system) must not
 /// hold its connection.
@@ -204,7 +204,7 @@ impl Application for Exec {
                 replies.report(CallOutcome { duration, output_bytes, stderr });
                 return Ok(());
             }
-            (Ended::Exit(0), Err(error)) => bad_output(error),
+            (Ended::Exit(0), Err(error)) => error.into(),
             (Ended::Exit(status), _) => ApplicationFault::Exit(status),
             (Ended::Signal(signal), _) => ApplicationFault::Signal(signal),
         };
@@ -222,7 +222,7 @@ impl Exec {
                 return Err(self.not_started(&running.program, step, errno).into());
             }
             Stop::Late => ApplicationFault::TimedOut(self.settings.timeout),
-            Stop::Output(error) => bad_output(error),
+            Stop::Output(error) => error.into(),
         };
         running.end(self.settings.grace).await;
         Err(CallError::Application { fault, stderr: running.pipes.stderr() })
@@ -388,34 +388,6 @@ async fn send_last(
     Ok(Ok(()))
 }
 
-/// When the call must have ended.
-struct Deadline(Option<Pin<Box<Sleep>>>);
-
-struct Late;
-
-impl Deadline {
-    /// Zero: never.
-    fn after(timeout: Duration) -> Self {
-        Self((!timeout.is_zero()).then(|| Box::pin(tokio::time::sleep(timeout))))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().poll(cx).map(|()| Late),
-            None => Poll::Pending,
-        }
-    }
-
-    async fn before<F: Future>(&mut self, future: F) -> Result<F::Output, Late> {
-        let mut future = pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => self.poll(cx).map(Err),
-        })
-        .await
-    }
-}
-
 fn push_variable(request: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), StartError> {
     if memchr::memchr(0, name).or(memchr::memchr(0, value)).is_some() {
         return Err(StartError::Nul(format!("variable {}", String::from_utf8_lossy(name))));
@@ -426,13 +398,6 @@ fn push_variable(request: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(),
 
 fn c_string(text: &OsStr) -> Result<CString, StartError> {
     CString::new(text.as_bytes()).map_err(|_| StartError::Nul(format!("{:?}", text.display().to_string())))
-}
-
-fn bad_output(error: ReplyError) -> ApplicationFault {
-    match error {
-        ReplyError::TooMuchOutput(max_bytes) => ApplicationFault::TooMuchOutput(max_bytes),
-        ReplyError::NotUtf8 => ApplicationFault::NotUtf8,
-    }
 }
 
 /// The time was over before the application began.

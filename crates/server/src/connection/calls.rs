@@ -16,7 +16,7 @@ use wootz_runner::{Call, CallError, CallEvent, Caller, Fault, Gone, Message, Rep
 use super::mailbox::{CallReplies, Ending, Mailbox, MailboxKind};
 use crate::config::Mode;
 use crate::console::Note;
-use crate::dispatch::{Busy, Party, Share};
+use crate::dispatch::Busy;
 use crate::metrics::CallEnd;
 use crate::shard::Shard;
 
@@ -133,13 +133,8 @@ fn run(owner: &Owner<'_>, request: Request, sequence: u64, now: Instant) -> impl
     }
 }
 
-/// The party that a caller's calls take turns with.
-pub(crate) fn party_of(caller: &Caller) -> Party {
-    caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)))
-}
-
 async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: &Rc<CallReplies>) -> Result<(), Gone> {
-    let turn = match shard.turns.acquire(party_of(&call.caller), Share::of(call.event)).await {
+    let turn = match shard.acquire_turn(&call.caller, call.event).await {
         Ok(turn) => turn,
         Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,
     };
@@ -173,6 +168,7 @@ impl CountedCall {
 
     pub(crate) fn end(mut self, result: &Result<(), CallError>) {
         self.end = CallEnd::of(result);
+        self.shard.circuit.record(result.as_ref().map(|_| ()), self.began);
     }
 }
 
@@ -291,7 +287,7 @@ pub(crate) async fn run_detached(shard: Rc<Shard>, caller: Arc<Caller>, event: C
         }
         fn send(&self, _: Message) {}
     }
-    let Ok(turn) = shard.turns.acquire(party_of(&caller), Share::of(event)).await else {
+    let Ok(turn) = shard.acquire_turn(&caller, event).await else {
         tracing::warn!(connection = %caller.id, %event, "call dropped: busy");
         return shard.counters.call_refused();
     };

@@ -4,6 +4,6 @@ mod calls;
 mod driver;
 mod mailbox;
 
-pub(crate) use calls::{CountedCall, log_failure, party_of};
+pub(crate) use calls::{CountedCall, log_failure};
 pub(crate) use driver::{Connection, Opened};
 pub(crate) use mailbox::{Ending, Mailbox, MailboxKind, encode};

@@ -13,8 +13,7 @@ use serde::Deserialize;
 use wootz_runner::{ApplicationFault, Call, CallError, CallEvent, Caller, Gone, Message, Replies, ReplySink};
 
 use super::{Identity, NoIdentity};
-use crate::connection::{CountedCall, log_failure, party_of};
-use crate::dispatch::Share;
+use crate::connection::{CountedCall, log_failure};
 use crate::shard::Shard;
 
 /// An answer that says who somebody is need not be longer.
@@ -25,7 +24,7 @@ const MAX_USER_BYTES: usize = 128;
 
 /// Asks the application.
 pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identity, NoIdentity> {
-    let turn = shard.turns.acquire(party_of(&caller), Share::Messages).await.map_err(|busy| {
+    let turn = shard.acquire_turn(&caller, CallEvent::Validate).await.map_err(|busy| {
         shard.counters.call_refused();
         NoIdentity::Unsettled(format!("the application could not be asked who it is: {busy}"))
     })?;

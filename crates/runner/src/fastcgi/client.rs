@@ -1,0 +1,401 @@
+//! One request and its answer over one connection.
+//!
+//! Writes and reads at the same time, because a server may answer before it has read. Nothing is kept for longer than needed: the
+//! request until it is written, of the answer what is no whole message yet, and the end of standard error.
+//!
+//! A request counts as begun as soon as one byte of it has left: nobody can tell how much of it the server has read, and a script that
+//! has run must not run twice. Before that, another connection may carry it.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::parameters::Parameters;
+use super::records::{AfterAnswer, End, Outgoing, Piece, Position, ProtocolStatus, Records, RequestHead, Written};
+use super::response::HeaderBlock;
+use crate::application::{CallOutcome, Replies};
+use crate::call::{Call, CallEvent};
+use crate::deadline::{Deadline, Late};
+use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError};
+use crate::reply::{FrameMode, ReplyAssembler, ReplyError, ReplyMode};
+use crate::stderr::StderrTail;
+
+/// One record and its header.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
+}
+
+/// What bounds an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// From the request to the first byte of the answer. Zero: only `timeout`.
+    pub(crate) first_byte_timeout: Duration,
+    /// What the deadline of the call was made of; for its error.
+    pub(crate) timeout: Duration,
+    /// An answer with a longer body fails.
+    pub(crate) max_output_bytes: usize,
+    /// When replies are sent.
+    pub(crate) reply: ReplyMode,
+    /// Text or binary.
+    pub(crate) frame: FrameMode,
+}
+
+/// One request, to be sent over any connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exchange<'e> {
+    pub(crate) call: &'e Call,
+    pub(crate) parameters: &'e Parameters,
+    /// Whether another request may follow.
+    pub(crate) after: AfterAnswer,
+    pub(crate) limits: &'e Limits,
+    /// The server by its name in errors: `the FastCGI server at unix:/run/php.sock`.
+    pub(crate) server: &'e str,
+    /// When the call began.
+    pub(crate) since: Instant,
+}
+
+/// What a connection is good for after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exchanged {
+    /// For another request.
+    Reusable,
+    /// To be closed.
+    Spent,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NotExchanged {
+    /// Not a byte of the request left: another connection may carry it.
+    NotBegun(io::Error),
+    /// The call has failed.
+    Failed(CallError),
+}
+
+impl From<Gone> for NotExchanged {
+    fn from(gone: Gone) -> Self {
+        Self::Failed(gone.into())
+    }
+}
+
+/// Sends the request, and its replies as they come.
+///
+/// # Errors
+/// See [`NotExchanged`]; the connection is to be closed then.
+///
+/// # Cancel safety
+/// Dropped, the connection holds a part of an exchange: close it, which tells the server that nobody waits.
+pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut S,
+    exchange: Exchange<'_>,
+    deadline: &mut Deadline,
+    replies: &mut Replies,
+) -> Result<Exchanged, NotExchanged> {
+    let mut head = RequestHead::new(exchange.after);
+    exchange.parameters.push(exchange.call, &mut head);
+    let outgoing = head.body(exchange.call.message.payload().clone());
+    let answer = Answer::new(exchange.call.event, exchange.limits);
+    let silence = silence(exchange.limits);
+    let mut conversation = Conversation { connection, outgoing, answer, silence };
+    let stop = conversation.run(deadline, replies).await?;
+    let reusable = exchange.after == AfterAnswer::Keep && conversation.is_over();
+    let Conversation { answer, .. } = conversation;
+    match answer.conclude(stop, &exchange, replies).await {
+        Ok(()) if reusable => Ok(Exchanged::Reusable),
+        Ok(()) => Ok(Exchanged::Spent),
+        Err(error) => Err(NotExchanged::Failed(error)),
+    }
+}
+
+/// A timer of its own only where it can be the first.
+fn silence(limits: &Limits) -> Deadline {
+    let Limits { first_byte_timeout, timeout, .. } = *limits;
+    let is_first = timeout.is_zero() || first_byte_timeout < timeout;
+    Deadline::after(if is_first { first_byte_timeout } else { Duration::ZERO })
+}
+
+struct Conversation<'c, S> {
+    connection: &'c mut S,
+    outgoing: Outgoing,
+    answer: Answer,
+    silence: Deadline,
+}
+
+/// Why a conversation is over.
+enum Stop {
+    /// The answer has ended.
+    End(End),
+    /// The whole call took too long.
+    Late,
+    /// The server did not begin to answer.
+    Silent,
+    /// What came is no answer; in words that begin with a verb.
+    NoAnswer(String),
+    /// The body can't be sent.
+    Output(ReplyError),
+    /// A failure whose body is too long to wait for its end.
+    Status(u16),
+    /// The server could not run the script.
+    NoScript(&'static str),
+}
+
+enum Event {
+    Received(Result<Option<End>, Stop>),
+    Stop(Stop),
+    NotBegun(io::Error),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
+    async fn run(&mut self, deadline: &mut Deadline, replies: &mut Replies) -> Result<Stop, NotExchanged> {
+        loop {
+            let end = match poll_fn(|cx| self.poll_event(cx, deadline)).await {
+                Event::Received(Ok(end)) => end,
+                Event::Received(Err(stop)) | Event::Stop(stop) => return Ok(stop),
+                Event::NotBegun(error) => return Err(NotExchanged::NotBegun(error)),
+            };
+            loop {
+                let message = match self.answer.output.next_message() {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break,
+                    Err(error) => return Ok(Stop::Output(error)),
+                };
+                // While the reader has no room, nothing more is read: the application waits in its write.
+                match deadline.before(replies.send(message)).await {
+                    Ok(sent) => sent?,
+                    Err(Late) => return Ok(Stop::Late),
+                }
+            }
+            if let Some(end) = end {
+                return Ok(Stop::End(end));
+            }
+        }
+    }
+
+    /// Whether nothing of the exchange is left on the connection.
+    fn is_over(&self) -> bool {
+        self.outgoing.written() == Written::Whole && self.answer.records.position() == Position::End
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>, deadline: &mut Deadline) -> Poll<Event> {
+        if let Poll::Ready(Late) = deadline.poll(cx) {
+            return Poll::Ready(Event::Stop(Stop::Late));
+        }
+        if self.answer.records.position() == Position::Start
+            && let Poll::Ready(Late) = self.silence.poll(cx)
+        {
+            return Poll::Ready(Event::Stop(Stop::Silent));
+        }
+        if let Err(error) = self.write(cx) {
+            return Poll::Ready(Event::NotBegun(error));
+        }
+        self.poll_read(cx)
+    }
+
+    /// Writes while there is room.
+    ///
+    /// # Errors
+    /// The connection took nothing at all. A later error is none: what the server has answered can still be read, and how that ends says
+    /// more.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        loop {
+            let bytes = self.outgoing.bytes();
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            match Pin::new(&mut *self.connection).poll_write(cx, bytes) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(length @ 1..)) => self.outgoing.advance(length),
+                Poll::Ready(taken) if self.outgoing.written() == Written::Nothing => {
+                    return Err(taken.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
+                }
+                Poll::Ready(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let read = ready!(Pin::new(&mut *self.connection).poll_read(cx, &mut buffer));
+            Poll::Ready(match read {
+                Ok(()) if buffer.filled().is_empty() => Event::Stop(self.answer.closed(None)),
+                Ok(()) => Event::Received(self.answer.receive(buffer.filled())),
+                Err(error) => Event::Stop(self.answer.closed(Some(&error))),
+            })
+        })
+    }
+}
+
+/// The answer as far as it has come, without IO.
+struct Answer {
+    records: Records,
+    header: HeaderBlock,
+    /// Once the header block is whole.
+    status: Option<Status>,
+    output: ReplyAssembler,
+    /// Bytes of a failure's body; none of them is sent.
+    failure_bytes: usize,
+    max_output_bytes: usize,
+    stderr: StderrTail,
+    event: CallEvent,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Status {
+    Success,
+    Failure(u16),
+}
+
+impl Answer {
+    fn new(event: CallEvent, limits: &Limits) -> Self {
+        Self {
+            records: Records::new(),
+            header: HeaderBlock::default(),
+            status: None,
+            output: ReplyAssembler::new(limits.reply, limits.frame, limits.max_output_bytes),
+            failure_bytes: 0,
+            max_output_bytes: limits.max_output_bytes,
+            stderr: StderrTail::default(),
+            event,
+        }
+    }
+
+    /// Takes what was read; its end where it is among that.
+    fn receive(&mut self, mut bytes: &[u8]) -> Result<Option<End>, Stop> {
+        let mut end = None;
+        loop {
+            match self.records.next(&mut bytes) {
+                Ok(Some(Piece::Stdout(content))) => self.receive_stdout(content)?,
+                Ok(Some(Piece::Stderr(content))) => self.stderr.push(content),
+                Ok(Some(Piece::End(it))) => end = Some(it),
+                Ok(None) => return Ok(end),
+                Err(error) => return Err(Stop::NoAnswer(error.to_string())),
+            }
+        }
+    }
+
+    fn receive_stdout(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let (status, body) = match self.status {
+            Some(status) => (status, bytes),
+            None => match self.header.receive(bytes) {
+                Ok(None) => return Ok(()),
+                Ok(Some((number, body))) => (self.judge(number)?, body),
+                Err(error) => return Err(Stop::NoAnswer(error.to_string())),
+            },
+        };
+        self.status = Some(status);
+        match status {
+            Status::Success => self.output.receive(body).map_err(Stop::Output),
+            Status::Failure(number) => {
+                self.failure_bytes = self.failure_bytes.saturating_add(body.len());
+                if self.failure_bytes > self.max_output_bytes { Err(Stop::Status(number)) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// What a status says about the call. A redirect or a client error is the application's word to its user, but no identity.
+    fn judge(&self, number: u16) -> Result<Status, Stop> {
+        if matches!(number, 403 | 404)
+            && let Some(why) = no_script(self.stderr.bytes())
+        {
+            return Err(Stop::NoScript(why));
+        }
+        Ok(match (self.event, number) {
+            (CallEvent::Validate, 200..=299) => Status::Success,
+            (CallEvent::Validate, _) | (_, 500..) => Status::Failure(number),
+            (_, _) => Status::Success,
+        })
+    }
+
+    /// The connection was closed before the end of the answer.
+    fn closed(&self, error: Option<&io::Error>) -> Stop {
+        let what = match self.records.position() {
+            Position::Start => "closed the connection without an answer (did its worker die? see its log)",
+            Position::BetweenRecords => "closed the connection before the end of its answer",
+            Position::WithinRecord => "closed the connection within a record of its answer",
+            Position::End => "closed the connection",
+        };
+        Stop::NoAnswer(match error {
+            Some(error) if error.kind() != io::ErrorKind::ConnectionReset => format!("{what}: {error}"),
+            Some(_) | None => what.to_owned(),
+        })
+    }
+
+    /// The result of the call, after the last reply of a success.
+    async fn conclude(self, stop: Stop, exchange: &Exchange<'_>, replies: &mut Replies) -> Result<(), CallError> {
+        let server = exchange.server.to_owned();
+        let fault = match stop {
+            Stop::End(end) => match self.fault_at(end, &server)? {
+                Some(fault) => fault,
+                None => return self.succeed(exchange.since, replies).await,
+            },
+            Stop::Late => ApplicationFault::TimedOut(exchange.limits.timeout),
+            Stop::Silent => ApplicationFault::Silent(exchange.limits.first_byte_timeout),
+            Stop::NoAnswer(what) => ApplicationFault::BadAnswer { server, what },
+            Stop::Output(error) => error.into(),
+            Stop::Status(number) => ApplicationFault::Status(number),
+            Stop::NoScript(what) => {
+                let script = exchange.parameters.script_filename();
+                return Err(StartError::Script { server, script, what }.into());
+            }
+        };
+        Err(CallError::Application { fault, stderr: self.stderr.into_text() })
+    }
+
+    /// What is wrong with an answer that has come to its end.
+    fn fault_at(&self, end: End, server: &str) -> Result<Option<ApplicationFault>, EnvironmentFault> {
+        let why = match end.protocol_status {
+            ProtocolStatus::Complete => None,
+            ProtocolStatus::NoMultiplexing => Some("it can't multiplex, and was not asked to"),
+            ProtocolStatus::Overloaded => Some("it is overloaded"),
+            ProtocolStatus::UnknownRole => Some("it is no responder"),
+        };
+        if let Some(why) = why {
+            return Err(EnvironmentFault::Refused { server: server.to_owned(), why });
+        }
+        Ok(match (end.app_status, self.status) {
+            (0, Some(Status::Success)) => None,
+            (0, Some(Status::Failure(number))) => Some(ApplicationFault::Status(number)),
+            (0, None) => {
+                let what = self.header.cut().to_string();
+                Some(ApplicationFault::BadAnswer { server: server.to_owned(), what })
+            }
+            // As C's exit statuses are.
+            (status, _) => Some(ApplicationFault::Exit(status as i32)),
+        })
+    }
+
+    async fn succeed(self, since: Instant, replies: &mut Replies) -> Result<(), CallError> {
+        let output_bytes = self.output.received_bytes() as u64;
+        match self.output.finish() {
+            Ok(Some(message)) => replies.send(message).await?,
+            Ok(None) => {}
+            Err(error) => {
+                return Err(CallError::Application { fault: error.into(), stderr: self.stderr.into_text() });
+            }
+        }
+        replies.report(CallOutcome { duration: since.elapsed(), output_bytes, stderr: self.stderr.into_text() });
+        Ok(())
+    }
+}
+
+/// Why php-fpm could not run a script, by what it says on standard error before its answer.
+fn no_script(stderr: &[u8]) -> Option<&'static str> {
+    let says = |words: &str| memchr::memmem::find(stderr, words.as_bytes()).is_some();
+    if says("Primary script unknown") {
+        Some(
+            "it knows no such file (application.fastcgi.script is a path as php-fpm sees it: chroot, container, permissions?)",
+        )
+    } else if says("has been denied (see security.limit_extensions)") {
+        Some("its security.limit_extensions forbids the file's extension")
+    } else {
+        None
+    }
+}
