@@ -196,6 +196,44 @@ fn new_id() -> Result<ConnectionId, NoUpgrade> {
     Ok(ConnectionId(u128::from_ne_bytes(bytes)))
 }
 
+/// The site as the browser knows it: what `SERVER_NAME`, `SERVER_PORT` and `HTTPS` say (RFC 3875, 4.1.14 and 4.1.15: the parts
+/// of the URI that was asked for). Applications name cookies after them, so behind a proxy they are the proxy's, not ours.
+#[derive(Debug, PartialEq, Eq)]
+struct Site<'a> {
+    name: &'a str,
+    port: u16,
+    scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl<'a> Site<'a> {
+    /// A client can claim another site only for calls of its own, as it can with `Host` at any web server.
+    fn of(request: &Request<'a>, local_port: Option<u16>) -> Self {
+        let first = |name| request.header_str(name).and_then(|list: &str| list.split(',').next()).map(str::trim);
+        let proto = first("x-forwarded-proto");
+        // A page that came by https can open no unencrypted WebSocket.
+        let by_page = || request.header_str("origin").is_some_and(|origin| origin.starts_with("https://"));
+        let scheme = match proto {
+            Some(proto) if proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss") => Scheme::Https,
+            None if by_page() => Scheme::Https,
+            Some(_) | None => Scheme::Http,
+        };
+        let host = first("x-forwarded-host").or_else(|| request.header_str("host")).unwrap_or_default();
+        let split = host.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?)));
+        let (name, port) = split.unwrap_or_else(|| match scheme {
+            Scheme::Https => (host, 443),
+            Scheme::Http if host.is_empty() => (host, local_port.unwrap_or(80)),
+            Scheme::Http => (host, 80),
+        });
+        Self { name, port, scheme }
+    }
+}
+
 /// What a handshake tells about its connection; made into a [`Caller`] once for the question who it is, once for good.
 struct Describe<'a> {
     shard: &'a Shard,
@@ -207,12 +245,11 @@ struct Describe<'a> {
 
 impl Describe<'_> {
     fn with_user(&self, user: Option<Arc<str>>) -> Caller {
-        let host = self.request.header_str("host").unwrap_or_default();
-        let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-        let mut caller =
-            Caller::builder(self.id, self.request.uri()).user(user).remote(self.remote).push("SERVER_NAME", name);
-        if let Some(local) = self.local {
-            caller = caller.push("SERVER_PORT", local.port().to_string());
+        let site = Site::of(self.request, self.local.map(|local| local.port()));
+        let mut caller = Caller::builder(self.id, self.request.uri()).user(user).remote(self.remote);
+        caller = caller.push("SERVER_NAME", site.name).push("SERVER_PORT", site.port.to_string());
+        if site.scheme == Scheme::Https {
+            caller = caller.push("HTTPS", "on");
         }
         if let Some(control) = &self.shard.config.control {
             caller = caller.push("WOOTZ_CONTROL", control.socket.as_os_str().as_encoded_bytes());
@@ -228,7 +265,36 @@ impl Describe<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::serves;
+    use super::{Scheme, Site, serves};
+    use wootz_protocol::handshake::{HeadLimits, Parsed, parse};
+
+    #[test]
+    fn the_site_is_the_one_that_the_browser_knows() {
+        use Scheme::{Http, Https};
+        let cases = [
+            ("Host: localhost:8888", "localhost", 8888, Http),
+            ("Host: example.com", "example.com", 80, Http),
+            ("Host: [::1]:8888", "[::1]", 8888, Http),
+            ("Host: [::1]", "[::1]", 80, Http),
+            ("Host: example.com\r\nOrigin: https://example.com", "example.com", 443, Https),
+            (
+                "Host: 127.0.0.1:8888\r\nX-Forwarded-Host: example.com\r\nX-Forwarded-Proto: https",
+                "example.com",
+                443,
+                Https,
+            ),
+            ("Host: 127.0.0.1:8888\r\nX-Forwarded-Host: a.example:8080, b", "a.example", 8080, Http),
+            ("Host: a\r\nX-Forwarded-Proto: http\r\nOrigin: https://a", "a", 80, Http),
+            ("X-A: b", "", 1234, Http),
+        ];
+        for (fields, name, port, scheme) in cases {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            let Ok(Parsed::Complete { request, .. }) = parse(head.as_bytes(), &HeadLimits::default()) else {
+                panic!("{fields}")
+            };
+            assert_eq!(Site::of(&request, Some(1234)), Site { name, port, scheme }, "{fields}");
+        }
+    }
 
     #[test]
     fn a_path_serves_itself_and_what_is_below_it() {
