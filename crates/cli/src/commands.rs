@@ -42,5 +42,8 @@ fn resolved(matches: &ArgMatches) -> Result<(Settings, Resolved), Failure> {
     let sources = sources(matches);
     let settings = Settings::load(&sources, &mut problems);
     let resolved = resolve(&settings, sources.dev, &variable, &mut problems);
-    if problems.is_empty() { Ok((settings, resolved)) } else { Err(Failure::Configuration(problems)) }
+    match resolved {
+        Some(resolved) if problems.is_empty() => Ok((settings, resolved)),
+        Some(_) | None => Err(Failure::Configuration(problems)),
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! This crate alone reads configuration and ends the process; what it starts is in `wootz-server` and `wootz-runner`.
 
+mod applications;
 mod arguments;
 mod commands;
 mod failure;

@@ -24,6 +24,20 @@ impl Origin {
     pub(crate) fn flag(name: &str) -> Self {
         Self::Flag(format!("--{name}"))
     }
+
+    /// Whether what is written there wins over what is written in `other`, both being given.
+    pub(crate) const fn wins_over(&self, other: &Self) -> bool {
+        self.rank() > other.rank()
+    }
+
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File { .. } => 1,
+            Self::Variable(_) => 2,
+            Self::Flag(_) => 3,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -67,6 +81,11 @@ impl Problems {
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Each of them, in the order in which they were found.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
     }
 
     /// Takes those of `other` too.

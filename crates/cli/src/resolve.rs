@@ -1,4 +1,4 @@
-//! What the settings mean: from [`Settings`] to the server's `Config`, the runner's `ExecSettings` and the log.
+//! What the settings mean: from [`Settings`] to the server's `Config`, the settings of one runner and the log.
 //!
 //! Here values meet the machine: programs, directories, users and groups have to exist. Every mistake is reported; one that
 //! only follows from another is not.
@@ -7,6 +7,7 @@ mod accounts;
 mod application;
 mod control;
 mod origin;
+mod runner;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +16,12 @@ use std::num::NonZero;
 use std::thread;
 
 use tracing::level_filters::LevelFilter;
-use wootz_runner::exec::ExecSettings;
 use wootz_server::config::{
     Config, Control, Framing, Guests, Identity, Limits, Listen, Mode, Pipes, PortTaken, Provider, TextPing,
 };
 
 pub(crate) use self::control::control_socket;
+pub(crate) use self::runner::Runner;
 use crate::log::{Format, Log};
 use crate::problem::Problems;
 use crate::settings::{Dev, FileState, Settings};
@@ -29,8 +30,10 @@ use crate::settings::{Dev, FileState, Settings};
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) config: Config,
-    pub(crate) exec: ExecSettings,
+    pub(crate) runner: Runner,
     pub(crate) log: Log,
+    /// What need not be a mistake: a server that may be started later.
+    pub(crate) warnings: Problems,
 }
 
 /// The environment of this process, as far as it matters here.
@@ -39,15 +42,15 @@ pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 /// Most threads that make sense on any machine; a larger number is a slip of the pen.
 const MOST_SHARDS: usize = 1024;
 
-/// Resolves all settings. Where `problems` gets an entry the result is not fit to be served.
+/// Resolves all settings. Where `problems` gets an entry the result, if there is one at all, is not fit to be served.
 pub(crate) fn resolve(
     settings: &Settings,
     dev: Dev,
     environment: Environment<'_>,
     problems: &mut Problems,
-) -> Resolved {
-    let mut resolver = Resolver { settings, environment, problems };
-    let exec = resolver.exec();
+) -> Option<Resolved> {
+    let mut resolver = Resolver { settings, dev, environment, problems, warnings: Problems::default() };
+    let runner = resolver.runner();
     let config = Config {
         listen: resolver.listen(),
         identity: resolver.identity(),
@@ -60,7 +63,8 @@ pub(crate) fn resolve(
             Dev::No => Mode::Production,
         },
     };
-    Resolved { config, exec, log: log(settings) }
+    let warnings = resolver.warnings;
+    runner.map(|runner| Resolved { config, runner, log: log(settings), warnings })
 }
 
 /// The log is resolved alone too: it is needed before anything else can be said.
@@ -89,8 +93,10 @@ fn not_in_the_table(word: &str) -> ! {
 
 struct Resolver<'a> {
     settings: &'a Settings,
+    dev: Dev,
     environment: Environment<'a>,
     problems: &'a mut Problems,
+    warnings: Problems,
 }
 
 impl Resolver<'_> {

@@ -8,11 +8,13 @@ mod load;
 mod names;
 mod render;
 mod value;
+mod way;
 
 pub(crate) use file::FILE_NAME;
 pub(crate) use load::{Dev, FileChoice, FileState, Override, Settings, Sources};
 pub(crate) use render::{default_file, effective_file, help_list};
 pub(crate) use value::{Kind, Zero};
+pub(crate) use way::Way;
 
 /// One setting.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) default: &'static str,
     /// A flag of its own, for what a newcomer needs. All others have `--set`.
     pub(crate) flag: Option<Flag>,
+    /// The ways of running calls that it means something to; empty: all.
+    pub(crate) only: &'static [Way],
     /// What it is, in one line.
     pub(crate) help: &'static str,
     /// Why the default is what it is.
@@ -38,6 +42,8 @@ pub(crate) struct Flag {
     pub(crate) name: &'static str,
     /// What stands behind it.
     pub(crate) value: FlagValue,
+    /// The `application.runner` that giving it asks for.
+    pub(crate) runner: Option<&'static str>,
 }
 
 /// What stands behind a flag.
@@ -61,13 +67,23 @@ impl Row {
     }
 
     const fn flag(mut self, name: &'static str, value: FlagValue) -> Self {
-        self.flag = Some(Flag { name, value });
+        self.flag = Some(Flag { name, value, runner: None });
+        self
+    }
+
+    const fn flag_of_runner(mut self, name: &'static str, value: FlagValue, runner: &'static str) -> Self {
+        self.flag = Some(Flag { name, value, runner: Some(runner) });
+        self
+    }
+
+    const fn only(mut self, ways: &'static [Way]) -> Self {
+        self.only = ways;
         self
     }
 }
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str, why: &'static str) -> Row {
-    Row { key, kind, default, flag: None, help, why }
+    Row { key, kind, default, flag: None, only: &[], help, why }
 }
 
 const fn choice(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
@@ -76,11 +92,26 @@ const fn choice(now: &'static [&'static str], later: &'static [&'static str]) ->
 
 const UNLIMITED: Zero = Zero::Means("not limited");
 
+const AS_LONG_AS_THE_CALL: Zero = Zero::Means("as long as the call may take");
+
+/// Where wootz starts processes itself.
+const OWN_PROCESSES: &[Way] = &[Way::FreshProcess, Way::KeptWorkers];
+
+const FASTCGI: &[Way] = &[Way::FastCgiServer, Way::KeptWorkers];
+
+const FASTCGI_SERVER: &[Way] = &[Way::FastCgiServer];
+
+const KEPT_WORKERS: &[Way] = &[Way::KeptWorkers];
+
+const HTTP: &[Way] = &[Way::HttpServer];
+
 /// What each section is about, in the order of the file.
 pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("listen", "Where browsers connect."),
     ("identity", "Who may connect, and who they are."),
     ("application", "What runs for each message."),
+    ("application.fastcgi", "The runner fastcgi: a server such as php-fpm, or workers that wootz starts and keeps."),
+    ("application.http", "The runner http: a server that runs already."),
     ("application.limits", "What calls may take, one by one and together."),
     ("pipes", "Named pipes: any program of this machine that writes to one pushes to browsers."),
     ("control", "The operator's socket, for `wootz status`."),
@@ -144,9 +175,9 @@ pub(crate) static TABLE: &[Row] = &[
     ),
     row(
         "application.runner",
-        choice(&["exec"], &["fastcgi", "http"]),
+        choice(&["exec", "fastcgi", "http"], &[]),
         r#""exec""#,
-        "How the application is run: exec starts one fresh process for each call",
+        "How the application is run: exec starts one fresh process for each call, fastcgi asks a FastCGI server or kept workers, http asks an HTTP server",
         "Any program will do, and no call can harm another.",
     )
     .flag("runner", FlagValue::Named("RUNNER")),
@@ -154,37 +185,42 @@ pub(crate) static TABLE: &[Row] = &[
         "application.command",
         Kind::Command,
         "[]",
-        "Program and arguments of a call, without a shell; the command after -- of `wootz serve` overrides it",
+        "Program and arguments of a call, or with fastcgi of a worker, without a shell; the command after -- of `wootz serve` overrides it",
         "Only you know it.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.directory",
         Kind::Path,
         r#"".""#,
-        "Working directory of calls",
+        "Working directory of calls and workers; a relative application.fastcgi.script is meant from it",
         "The directory that wootz is started in.",
-    ),
+    )
+    .only(&[Way::FreshProcess, Way::FastCgiServer, Way::KeptWorkers]),
     row(
         "application.environment",
         Kind::Map,
         "{}",
-        "Variables given to every call",
+        "Variables given to every call; with fastcgi its parameters too",
         "A call's environment holds what is named here, what is passed on, and what CGI says.",
-    ),
+    )
+    .only(&[Way::FreshProcess, Way::FastCgiServer, Way::KeptWorkers]),
     row(
         "application.pass_environment",
         Kind::List("PATH"),
         r#"["PATH", "LANG", "TZ"]"#,
         "Names of wootz's own variables that calls get too, as they are when wootz starts",
         "Enough to find programs and to print text; secrets of the server stay with the server.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.new_session",
         Kind::Bool,
         "false",
         "Start each call in a session of its own (setsid) and not only in its own process group",
         "A process group is enough to end a call with all that it started.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.message",
         choice(&["uri", "body"], &[]),
@@ -235,6 +271,113 @@ pub(crate) static TABLE: &[Row] = &[
         "Close code 1013 tells every client to come back later.",
     ),
     row(
+        "application.fastcgi.address",
+        Kind::Text,
+        r#""""#,
+        "Where the FastCGI server listens: unix:/run/php/php-fpm.sock or host:port; empty with a command: wootz keeps workers of its own",
+        "Each system has php-fpm's socket elsewhere.",
+    )
+    .flag_of_runner("fastcgi", FlagValue::Named("ADDR"), "fastcgi")
+    .only(FASTCGI_SERVER),
+    row(
+        "application.fastcgi.script",
+        Kind::Path,
+        r#""""#,
+        "Script that answers all calls (SCRIPT_FILENAME), as the server sees it; its directory is DOCUMENT_ROOT; a worker that is itself the application needs none",
+        "Only you know it.",
+    )
+    .flag_of_runner("script", FlagValue::Named("FILE"), "fastcgi")
+    .only(FASTCGI),
+    row(
+        "application.fastcgi.workers",
+        Kind::Count(Zero::Means("one per core, at least 2")),
+        "0",
+        "Processes of the command that are kept; each runs one call at a time",
+        "Enough to use the machine, and one slow call does not stop the others.",
+    )
+    .only(KEPT_WORKERS),
+    row(
+        "application.fastcgi.max_calls",
+        Kind::Count(UNLIMITED),
+        "1000",
+        "Calls after which a worker is replaced by a fresh one",
+        "What a program leaks stays small, and a start in a thousand calls costs nothing.",
+    )
+    .only(KEPT_WORKERS),
+    row(
+        "application.fastcgi.max_idle",
+        Kind::Duration(Zero::Means("never")),
+        r#""60s""#,
+        "Idleness after which a worker is ended; one always stays warm",
+        "Memory that nobody uses goes back soon, and the next call need not wait for a start.",
+    )
+    .only(KEPT_WORKERS),
+    row(
+        "application.fastcgi.max_memory",
+        Kind::Size(UNLIMITED),
+        r#""256MiB""#,
+        "Resident memory of a worker and its children above which it is replaced after its call",
+        "Twice what PHP gives one script.",
+    )
+    .only(KEPT_WORKERS),
+    row(
+        "application.fastcgi.keep",
+        Kind::Count(Zero::Means("a new connection for each call")),
+        "0",
+        "Idle connections that each shard keeps; each holds a worker of php-fpm even while it is idle, so shards times keep has to be well below pm.max_children",
+        "A new connection costs microseconds; a worker that is held answers nobody else.",
+    )
+    .only(FASTCGI_SERVER),
+    row(
+        "application.fastcgi.connect_timeout",
+        Kind::Duration(AS_LONG_AS_THE_CALL),
+        r#""5s""#,
+        "How long a server that is gone, restarting or full is waited for, or workers of which none stays alive",
+        "A restart of php-fpm takes less, and no call is lost to it.",
+    )
+    .only(FASTCGI),
+    row(
+        "application.fastcgi.first_byte_timeout",
+        Kind::Duration(AS_LONG_AS_THE_CALL),
+        r#""""#,
+        "How long a server or a worker may take the request and say nothing; empty: application.limits.timeout alone counts",
+        "A script may work for long before it prints.",
+    )
+    .only(FASTCGI),
+    row(
+        "application.http.url",
+        Kind::Text,
+        r#""""#,
+        "HTTP server that answers calls: http://host:port, with a path before all URIs if you like, or unix:/path",
+        "Only you know it.",
+    )
+    .flag_of_runner("http", FlagValue::Named("URL"), "http")
+    .only(HTTP),
+    row(
+        "application.http.keep",
+        Kind::Count(Zero::Means("a new connection for each call")),
+        "8",
+        "Idle connections that each shard keeps",
+        "A new connection costs more than a short call; HTTP servers hold idle ones easily.",
+    )
+    .only(HTTP),
+    row(
+        "application.http.connect_timeout",
+        Kind::Duration(AS_LONG_AS_THE_CALL),
+        r#""5s""#,
+        "How long the connection to the server may take",
+        "A server that is there answers in milliseconds.",
+    )
+    .only(HTTP),
+    row(
+        "application.http.first_byte_timeout",
+        Kind::Duration(AS_LONG_AS_THE_CALL),
+        r#""""#,
+        "How long a server may have the request and send no head of an answer; empty: application.limits.timeout alone counts",
+        "An application may work for long before it answers.",
+    )
+    .only(HTTP),
+    row(
         "application.limits.per_connection",
         Kind::Count(Zero::Refused),
         "1",
@@ -273,7 +416,7 @@ pub(crate) static TABLE: &[Row] = &[
         "application.limits.timeout",
         Kind::Duration(Zero::Refused),
         r#""30s""#,
-        "How long a call may run before it is ended (TERM, then KILL, its whole process group)",
+        "How long a call may run before it is ended: its whole process group (TERM, then KILL), or its connection to the server",
         "As long as PHP and most proxies give a request.",
     ),
     row(
@@ -289,42 +432,48 @@ pub(crate) static TABLE: &[Row] = &[
         r#""""#,
         "Address space of each process of a call (RLIMIT_AS)",
         "Some languages reserve far more than they use.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.limits.cpu",
         Kind::Duration(UNLIMITED),
         r#""""#,
         "Processor time of each process of a call, in whole seconds (RLIMIT_CPU)",
         "The timeout ends a call anyhow.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.limits.processes",
         Kind::Count(UNLIMITED),
         "0",
         "Processes that the user of the calls may have (RLIMIT_NPROC); not enforced on root",
         "It counts all processes of that user, not those of one call.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.limits.open_files",
         Kind::Count(UNLIMITED),
         "0",
         "Descriptors of each process of a call (RLIMIT_NOFILE)",
         "Calls keep the limit that wootz was started with.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.limits.user",
         Kind::Text,
         r#""""#,
         "User that calls run as, by name or number; needs root; empty keeps wootz's own",
         "wootz should not run as root in the first place.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "application.limits.group",
         Kind::Text,
         r#""""#,
         "Group that calls run as, by name or number; needs root; empty takes the user's own groups",
         "The user's groups are nearly always the right ones.",
-    ),
+    )
+    .only(OWN_PROCESSES),
     row(
         "pipes.directory",
         Kind::Path,

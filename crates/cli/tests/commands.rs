@@ -66,6 +66,40 @@ fn good_configuration_is_fine_and_says_what_it_would_serve() {
 }
 
 #[test]
+fn check_says_which_server_answers_and_warns_where_it_is_not_there_yet() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path().canonicalize().expect("it exists");
+    std::fs::write(root.join("index.php"), "<?php").expect("it can be written");
+    let socket = format!("unix:{}/fpm.sock", root.display());
+    let arguments = ["check", "--fastcgi", &socket, "--script", "index.php"];
+    let output = run(&root, &arguments);
+    assert_eq!(output.status.code(), Some(0));
+    let warning = format!(
+        "warning: --fastcgi: application.fastcgi.address = \"{socket}\" is not there yet: is its server running?\n"
+    );
+    assert_eq!(stderr(&output), warning);
+    let runs = format!("fastcgi: {}/index.php at {socket}", root.display());
+    assert!(stdout(&output).contains(&runs), "{}", stdout(&output));
+
+    let _listener = UnixListener::bind(root.join("fpm.sock")).expect("the socket can be made");
+    assert_eq!(stderr(&run(&root, &arguments)), "");
+
+    let output = run(&root, &["check", "--http", "http://localhost:8000/app/"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    assert!(stdout(&output).contains("http: http://localhost:8000/app\n"), "{}", stdout(&output));
+}
+
+#[test]
+fn flags_that_contradict_each_other_stop_the_start_and_are_both_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let arguments = ["serve", "--http", "http://localhost:8000", "--fastcgi", "127.0.0.1:9000", "--script", "/x.php"];
+    let output = run(directory.path(), &arguments);
+    assert_eq!(output.status.code(), Some(2));
+    let told = "--http: application.http.url does nothing with runner = \"fastcgi\" with an address (--fastcgi)";
+    assert!(stderr(&output).starts_with(told), "{}", stderr(&output));
+}
+
+#[test]
 fn named_file_that_is_not_there_stops_everything() {
     let directory = tempfile::tempdir().expect("a directory");
     for arguments in [

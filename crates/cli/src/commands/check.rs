@@ -1,5 +1,7 @@
 //! `wootz check`: every mistake at once, or what would be served.
 
+use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use clap::ArgMatches;
@@ -7,7 +9,7 @@ use wootz_server::config::{Guests, Mode, Provider};
 
 use crate::failure::Failure;
 use crate::output::print;
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, Runner};
 use crate::settings::FILE_NAME;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
@@ -16,14 +18,16 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(file) => format!("{}: fine", file.display()),
         None => format!("no {FILE_NAME} here; what was given is fine"),
     };
+    for warning in resolved.warnings.iter() {
+        // There is nobody left to tell where standard error is closed.
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
     print(&format!("{verdict}\n{}", summary(&resolved)))
 }
 
 /// What would be served, in a few lines.
 fn summary(resolved: &Resolved) -> String {
     let config = &resolved.config;
-    let command: Vec<_> =
-        resolved.exec.command.iter().map(|word| quoted_for_a_shell(&word.to_string_lossy())).collect();
     let who = match config.identity.provider {
         Provider::None => "nobody is told apart",
         Provider::Application => "the application says who is who",
@@ -44,12 +48,33 @@ fn summary(resolved: &Resolved) -> String {
     };
     let rows = [
         ("serves", format!("ws://{}{}{mode}", config.listen.address, config.listen.path)),
-        ("runs", format!("{} in {}", command.join(" "), absolute(&resolved.exec.directory))),
+        ("runs", runs(&resolved.runner)),
         ("identity", format!("{who}; {guests}")),
         ("pipes", pipes),
         ("control", control),
     ];
     rows.map(|(name, value)| format!("  {name:<9} {value}")).join("\n")
+}
+
+/// Which runner it is and where the application is.
+fn runs(runner: &Runner) -> String {
+    match runner {
+        Runner::Exec(exec) => format!("exec: {} in {}", for_a_shell(&exec.command), absolute(&exec.directory)),
+        Runner::FastCgi(fastcgi) => format!("fastcgi: {} at {}", fastcgi.script.display(), fastcgi.address),
+        Runner::Workers(workers) => {
+            let process = &workers.process;
+            let script =
+                workers.script.as_ref().map(|script| format!(" with {}", script.display())).unwrap_or_default();
+            let (command, directory) = (for_a_shell(&process.command), absolute(&process.directory));
+            format!("fastcgi: {command}{script} in {directory}, {} kept workers", workers.workers)
+        }
+        Runner::Http(http) => format!("http: {}", http.url),
+    }
+}
+
+fn for_a_shell(command: &[OsString]) -> String {
+    let words: Vec<_> = command.iter().map(|word| quoted_for_a_shell(&word.to_string_lossy())).collect();
+    words.join(" ")
 }
 
 fn absolute(path: &Path) -> String {

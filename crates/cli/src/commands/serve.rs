@@ -5,32 +5,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::ArgMatches;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use wootz_runner::exec::{Exec, Spawner};
 use wootz_server::config::{Config, Mode};
-use wootz_server::{ListenError, Running, Server, StartError};
+use wootz_server::{ListenError, RunnerStatus, Running, StartError};
 
+use crate::applications::Applications;
 use crate::failure::Failure;
 use crate::output::print;
+use crate::problem::Problems;
 use crate::resolve::Resolved;
 use crate::signals::Signals;
 use crate::{log, settings::Settings};
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let (settings, Resolved { config, exec, log }) = super::resolved(matches)?;
+    let (settings, Resolved { config, runner, log, warnings }) = super::resolved(matches)?;
     log::start(log);
-    let spawner = Spawner::start().context("the process that starts calls can't be started")?;
+    let applications = Applications::start(runner)?;
     raise_descriptor_limit();
     let signals = Signals::catch().context("signals can't be caught")?;
-    log_start(&settings, &exec.command);
+    log_start(&settings, &applications, &warnings);
     let announced = config.clone();
-    let exec = Arc::new(exec);
-    let server = Server::new(config, move || Exec::new(Arc::clone(&exec), Arc::clone(&spawner)));
-    let running = server.start().map_err(start_failure)?;
+    let running = applications.server(config).start().map_err(start_failure)?;
     if let Err(error) = signals.serve(running.handle()) {
         running.handle().stop();
         running.wait().context("the server has failed")?;
@@ -62,11 +60,13 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn log_start(settings: &Settings, command: &[std::ffi::OsString]) {
+fn log_start(settings: &Settings, applications: &Applications, warnings: &Problems) {
     let file = settings.file.as_deref().unwrap_or(Path::new("none"));
-    // The program alone: its arguments may hold what a log should not.
-    let program = command.first().map(|program| program.to_string_lossy());
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %file.display(), program = program.as_deref(), "starting");
+    let RunnerStatus { runner, target, .. } = applications.status();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), file = %file.display(), runner, target, "starting");
+    for warning in warnings.iter() {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Says where to connect: in the log, and on standard output for people and for programs that wait for these lines.

@@ -1,6 +1,6 @@
 //! The rooms `application` and `application.limits`: what is called and how.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use wootz_runner::exec::{ExecSettings, NewSession, ProcessLimits, find_program};
 use wootz_server::config::{Calls, FrameMode, MessageMode, Notify, ReplyMode};
 
 use super::{Resolver, accounts, not_in_the_table};
+use crate::settings::Way;
 
 /// What calls run as, where it is not wootz's own user and group.
 #[derive(Debug, Default)]
@@ -53,45 +54,59 @@ impl Resolver<'_> {
         }
     }
 
-    /// The runner `exec`.
-    pub(super) fn exec(&mut self) -> ExecSettings {
-        let settings = self.settings;
-        match settings.text("application.runner") {
-            "exec" => {}
-            other => not_in_the_table(other),
-        }
-        let environment = self.environment_of_calls();
-        let pass_environment = self.passed_names();
-        let directory = PathBuf::from(settings.text("application.directory"));
-        let command: Vec<OsString> = settings.list("application.command").iter().map(OsString::from).collect();
-        self.check_program(&command, &directory, &environment, &pass_environment);
+    /// The processes that wootz starts itself.
+    pub(super) fn processes(&mut self, way: Way) -> ExecSettings {
+        let command = self.command(way);
         let run_as = self.run_as();
         ExecSettings {
             command,
-            directory,
-            environment,
-            pass_environment,
-            reply: match settings.text("application.reply") {
-                "whole" => ReplyMode::Whole,
-                "lines" => ReplyMode::Lines,
-                "stream" => ReplyMode::Stream,
-                other => not_in_the_table(other),
-            },
-            frame: match settings.text("application.frame") {
-                "auto" => FrameMode::Auto,
-                "text" => FrameMode::Text,
-                "binary" => FrameMode::Binary,
-                other => not_in_the_table(other),
-            },
-            timeout: settings.duration("application.limits.timeout"),
+            directory: self.directory(),
+            environment: self.environment_of_calls(),
+            pass_environment: self.passed_names(),
+            reply: self.reply(),
+            frame: self.frame(),
+            timeout: self.settings.duration("application.limits.timeout"),
             max_output_bytes: self.bytes("application.limits.max_output"),
-            session: if settings.flag("application.new_session") { NewSession::Yes } else { NewSession::No },
+            session: self.session(),
             limits: self.process_limits(),
             user: run_as.user,
             group: run_as.group,
             groups: run_as.groups,
             ..ExecSettings::default()
         }
+    }
+
+    pub(super) fn reply(&self) -> ReplyMode {
+        match self.settings.text("application.reply") {
+            "whole" => ReplyMode::Whole,
+            "lines" => ReplyMode::Lines,
+            "stream" => ReplyMode::Stream,
+            other => not_in_the_table(other),
+        }
+    }
+
+    pub(super) fn frame(&self) -> FrameMode {
+        match self.settings.text("application.frame") {
+            "auto" => FrameMode::Auto,
+            "text" => FrameMode::Text,
+            "binary" => FrameMode::Binary,
+            other => not_in_the_table(other),
+        }
+    }
+
+    pub(super) fn directory(&self) -> PathBuf {
+        PathBuf::from(self.settings.text("application.directory"))
+    }
+
+    fn session(&self) -> NewSession {
+        if self.settings.flag("application.new_session") { NewSession::Yes } else { NewSession::No }
+    }
+
+    /// The command, which has to be one that can be run.
+    fn command(&mut self, way: Way) -> Vec<OsString> {
+        let command: Vec<OsString> = self.settings.list("application.command").iter().map(OsString::from).collect();
+        self.check_program(&command, way);
+        command
     }
 
     fn process_limits(&self) -> ProcessLimits {
@@ -105,7 +120,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn environment_of_calls(&mut self) -> Vec<(OsString, OsString)> {
+    /// The variables of every call.
+    pub(super) fn environment_of_calls<T: From<String>>(&mut self) -> Vec<(T, T)> {
         let pairs = self.settings.map("application.environment");
         for (name, text) in pairs {
             if !is_variable(name) {
@@ -118,7 +134,7 @@ impl Resolver<'_> {
                 self.problem("application.environment", &format!("has the character U+0000 in {name}"));
             }
         }
-        pairs.iter().map(|(name, text)| (name.into(), text.into())).collect()
+        pairs.iter().cloned().map(|(name, text)| (name.into(), text.into())).collect()
     }
 
     fn passed_names(&mut self) -> Vec<String> {
@@ -130,29 +146,40 @@ impl Resolver<'_> {
     }
 
     /// Whether the command can be run. A missing directory is reported alone: nothing can be found in it.
-    fn check_program(
-        &mut self,
-        command: &[OsString],
-        directory: &Path,
-        environment: &[(OsString, OsString)],
-        passed: &[String],
-    ) {
+    fn check_program(&mut self, command: &[OsString], way: Way) {
+        let directory = self.directory();
         if !directory.is_dir() {
             let why = if directory.exists() { "is not a directory" } else { "does not exist" };
             return self.problem("application.directory", &format!("= \"{}\" {why}", directory.display()));
         }
-        let Some(program) = command.first() else {
-            return self.problem("application.command", &no_command(self.settings.is_default("application.command")));
-        };
+        let Some(program) = command.first() else { return self.no_command(way) };
         if command.iter().any(|word| word.as_encoded_bytes().contains(&0)) {
             return self.problem("application.command", "can't hold the character U+0000");
         }
-        // The PATH that the call gets: its own, else ours where it is passed on.
-        let own = environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
-        let ours = || passed.iter().any(|name| name == "PATH").then(|| (self.environment)("PATH")).flatten();
-        let path = own.or_else(ours);
-        if let Err(why) = find_program(program, path.as_deref().map(OsStr::new), directory) {
+        let path = self.path_of_calls();
+        if let Err(why) = find_program(program, path.as_deref(), &directory) {
             self.problem("application.command", &format!("can't run: {why}"));
+        }
+    }
+
+    /// The `PATH` that a call gets: its own, else ours where it is passed on.
+    fn path_of_calls(&self) -> Option<OsString> {
+        let settings = self.settings;
+        let own = settings.map("application.environment").iter().find(|(name, _)| name == "PATH");
+        let passed = || settings.list("application.pass_environment").iter().any(|name| name == "PATH");
+        match own {
+            Some((_, path)) => Some(path.into()),
+            None => passed().then(|| (self.environment)("PATH")).flatten(),
+        }
+    }
+
+    fn no_command(&mut self, way: Way) {
+        if way == Way::KeptWorkers {
+            return self.missing("application.command", &nothing_to_ask());
+        }
+        // Of a runner that nobody knows it can't be said that it needs one.
+        if !self.settings.is_broken("application.runner") {
+            self.problem("application.command", &no_command(self.settings.is_default("application.command")));
         }
     }
 
@@ -188,6 +215,15 @@ fn no_command(is_default: bool) -> String {
         if Path::new("index.php").is_file() { "php index.php" } else { "sh -c 'echo \"Hello from process $$\"'" };
     let state = if is_default { "is not set, so nothing would run" } else { "is empty, so nothing would run" };
     format!("{state}; try: wootz serve --dev -- {example}")
+}
+
+/// What to do where `fastcgi` has neither of its two ways.
+fn nothing_to_ask() -> String {
+    let script = if Path::new("index.php").is_file() { "index.php" } else { "/var/www/html/index.php" };
+    format!(
+        "needs application.fastcgi.address or a command; try: wootz serve --fastcgi unix:/run/php/php-fpm.sock --script {script}, \
+         or: wootz serve --runner fastcgi --script {script} -- php-cgi"
+    )
 }
 
 /// Up to the next whole second, since a limit of 0 would be none.

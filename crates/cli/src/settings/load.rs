@@ -97,17 +97,30 @@ impl Settings {
         for given in &sources.overrides {
             settings.load_override(given, problems);
         }
+        settings.imply_runner(&sources.overrides, problems);
         settings
+    }
+
+    /// A flag that only one runner knows asks for that runner, unless another flag names one: then the two contradict each
+    /// other, which is seen where the settings meet.
+    fn imply_runner(&mut self, overrides: &[Override], problems: &mut Problems) {
+        let row = find("application.runner").expect("the table has it");
+        let implied = overrides.iter().find_map(|given| match given {
+            Override::Flag { row, .. } => row.flag.and_then(|flag| Some((flag.name, flag.runner?))),
+            Override::Set(_) | Override::Command(_) => None,
+        });
+        match (self.origin(row.key), implied) {
+            (Origin::Flag(_), _) | (_, None) => {}
+            (_, Some((flag, runner))) => {
+                self.take(row, Ok(Value::Text(runner.to_owned())), Origin::flag(flag), problems);
+            }
+        }
     }
 
     /// The defaults of the table.
     pub(crate) fn defaults() -> Self {
-        let default = |row: &Row| {
-            let item = row.default.parse().map(toml_edit::Item::Value).expect("defaults of the table are TOML");
-            (row.kind.read_toml(&item).expect("defaults of the table are of their own kind"), Origin::Default)
-        };
         Self {
-            entries: TABLE.iter().map(default).collect(),
+            entries: TABLE.iter().map(|row| (default_of(row), Origin::Default)).collect(),
             broken: BTreeSet::new(),
             #[cfg(test)]
             used: Default::default(),
@@ -218,10 +231,20 @@ impl Settings {
         self.origin(key) == &Origin::Default
     }
 
+    /// Whether something else than its default was written for it.
+    pub(crate) fn is_changed(&self, row: &Row) -> bool {
+        self.entry(row.key).0 != default_of(row)
+    }
+
     /// Whether something was written for it that could not be read.
     pub(crate) fn is_broken(&self, key: &str) -> bool {
         self.broken.contains(key)
     }
+}
+
+fn default_of(row: &Row) -> Value {
+    let item = row.default.parse().map(toml_edit::Item::Value).expect("defaults of the table are TOML");
+    row.kind.read_toml(&item).expect("defaults of the table are of their own kind")
 }
 
 fn index(key: &str) -> usize {

@@ -12,8 +12,6 @@ const LATER: &[&str] = &[
     "identity.recheck",
     "identity.session",
     "identity.jwt",
-    "application.fastcgi",
-    "application.http",
     "control.http_address",
     "control.token_file",
     "limits.max_connections",

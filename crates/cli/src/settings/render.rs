@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 #[cfg(test)]
 use super::FlagValue;
 use super::value::Kind;
-use super::{Row, SECTIONS, Settings, TABLE};
+use super::{Row, SECTIONS, Settings, TABLE, Way};
 use crate::problem::Origin;
 
 /// Rows of one section, in the order of the table.
@@ -42,6 +42,11 @@ fn kind_sentence(kind: Kind) -> String {
     }
 }
 
+/// Which ways of running calls a row is for, as a sentence, where it is not for all.
+fn only_sentence(row: &Row) -> Option<String> {
+    (!row.only.is_empty()).then(|| format!("Only for {}.", Way::describe_all(row.only)))
+}
+
 /// A file with every setting, commented out: what each is, what may be written, its default and why.
 pub(crate) fn default_file() -> String {
     let mut out = format!(
@@ -55,6 +60,9 @@ pub(crate) fn default_file() -> String {
             out.push('\n');
             comment(&mut out, &format!("{}.", row.help));
             comment(&mut out, &kind_sentence(row.kind));
+            if let Some(only) = only_sentence(row) {
+                comment(&mut out, &only);
+            }
             comment(&mut out, &format!("Why this default: {}", row.why));
             // No space behind this #: prose has one, and what has none can be switched on.
             writeln!(out, "#{} = {}", row.section_and_name().1, row.default).expect(INFALLIBLE);
@@ -111,7 +119,9 @@ pub(super) fn reference_page() -> String {
          `wootz config` prints what is in force and where it came from, `wootz config --default` prints a commented file.\n\n\
          In variables and flags a list is written with commas or as in the file (`a,b` or `[\"a\", \"b\"]`), a table as\n\
          `NAME=value,OTHER=value` or as in the file, and a command as words or, where one has a space, as in the file.\n\
-         Relative paths begin where wootz is started.\n",
+         Relative paths begin where wootz is started.\n\n\
+         A setting of another runner than the one that runs is an error, since it would do nothing; one that a later source\n\
+         has overridden by choosing that runner is not. `--fastcgi`, `--script` and `--http` choose their runner.\n",
     );
     for (section, about) in SECTIONS {
         write!(out, "\n## `[{section}]`\n\n{about}\n").expect(INFALLIBLE);
@@ -131,9 +141,10 @@ fn reference_entry(out: &mut String, row: &Row) {
         },
         None => String::new(),
     };
+    let only = only_sentence(row).map(|only| format!("- {only}\n")).unwrap_or_default();
     write!(
         out,
-        "\n### `{}`\n\n{}.\n\n- Default: `{}`. {}\n- {}\n- `{}`{flag}\n",
+        "\n### `{}`\n\n{}.\n\n- Default: `{}`. {}\n- {}\n{only}- `{}`{flag}\n",
         row.key,
         row.help,
         row.default,

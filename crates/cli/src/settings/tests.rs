@@ -202,9 +202,10 @@ fn mistakes_are_explained() {
             "[identity]\nprovider = \"session\"",
             "2: identity.provider = \"session\" is not supported by this version; it can be \"none\" or \"application\"",
         ),
+        ("[application]\nrunner = \"cgi\"", "2: application.runner is \"exec\", \"fastcgi\" or \"http\", not \"cgi\""),
         (
-            "[application]\nrunner = \"fastcgi\"",
-            "2: application.runner = \"fastcgi\" is not supported by this version; it can be \"exec\"",
+            "[application.fastcgi]\nadress = \"x\"",
+            "2: application.fastcgi.adress is not a setting; did you mean application.fastcgi.address?",
         ),
         (
             "[application]\ncommand = \"php x\"",
@@ -356,4 +357,22 @@ fn reference_page_is_up_to_date() {
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == page, "docs/configuration.md is old: UPDATE_DOCS=1 cargo test -p wootz reference_page");
+}
+
+#[test]
+fn flag_of_a_runner_asks_for_it_unless_another_flag_names_one() {
+    let flag = |key: &str, text: &str| Override::Flag { row: find(key).expect("a row"), text: text.to_owned() };
+    let runner = |overrides| {
+        let variables = vec![("WOOTZ_APPLICATION_RUNNER".into(), "exec".into())];
+        let (settings, problems) = load(Sources { file: FileChoice::None, overrides, variables, ..Sources::default() });
+        assert_eq!(problems, "");
+        format!("{} by {}", settings.text("application.runner"), settings.origin("application.runner"))
+    };
+    assert_eq!(runner(vec![]), "exec by WOOTZ_APPLICATION_RUNNER");
+    assert_eq!(runner(vec![flag("application.fastcgi.address", "x")]), "fastcgi by --fastcgi");
+    assert_eq!(runner(vec![flag("application.fastcgi.script", "x")]), "fastcgi by --script");
+    assert_eq!(runner(vec![flag("application.http.url", "x")]), "http by --http");
+    let named = vec![flag("application.runner", "exec"), flag("application.http.url", "x")];
+    assert_eq!(runner(named), "exec by --runner");
+    assert_eq!(runner(vec![Override::Set("application.http.url=x".to_owned())]), "exec by WOOTZ_APPLICATION_RUNNER");
 }
