@@ -3,6 +3,7 @@
 mod fastcgi_support;
 mod support;
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use fastcgi_support::*;
+use rustix::net::{RecvFlags, recv};
 use support::{Browser, PATIENCE, call_with, caller, until};
 use wootz_runner::fastcgi::{Address, FastCgi, FastCgiSettings};
 use wootz_runner::{
@@ -503,33 +505,12 @@ fn a_full_backlog_is_waited_for() {
 }
 
 #[test]
-fn a_server_that_closes_before_it_was_written_to_is_asked_again() {
-    on_a_shard(async {
-        // Its socket is shut before the client's first write, which therefore fails as a whole.
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = Address::Tcp(listener.local_addr().expect("its address").to_string());
-        std::thread::spawn(move || {
-            let (stream, _) = listener.accept().expect("a connection");
-            // SO_LINGER 0: the connection is reset.
-            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("linger");
-            drop(stream);
-            drop(listener);
-        });
-        let settings =
-            FastCgiSettings { connect_timeout: Duration::from_millis(100), ..FastCgiSettings::new(address, "/x.php") };
-        // Whether the reset comes before or after the first byte is the kernel's choice; the reason is clear in both cases.
-        let error = ask(&FastCgi::new(Arc::new(settings))).await.error().to_string();
-        assert!(error.contains("is php-fpm running?") || error.contains("without an answer"), "{error}");
-    });
-}
-
-#[test]
 fn a_server_may_be_reached_by_tcp_and_by_name() {
     on_a_shard(async {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();
         std::thread::spawn(move || {
-            use std::io::{Read, Write};
+            use std::io::Write;
             for stream in listener.incoming() {
                 let mut stream = stream.expect("accepted");
                 let mut buffer = [0; 4096];
@@ -615,6 +596,58 @@ fn a_kept_connection_that_was_closed_meanwhile_is_replaced_in_silence_and_nothin
             peer.next_done().await;
             assert_eq!(requests.load(Ordering::SeqCst), number);
         }
+    });
+}
+
+/// A server whose first worker answers once and then leaves, in its way, when the next request is there already.
+fn leaving(leave: impl Fn(&mut Connection) + Send + Sync + 'static) -> Peer {
+    Peer::new(move |connection, number| {
+        while connection.request().is_some() {
+            connection.write(&answer(&format!("{HEAD}{number}")));
+            if number == 0 {
+                let mut byte = [0];
+                recv(&connection.0, &mut byte[..], RecvFlags::PEEK).expect("the next request");
+                return leave(connection);
+            }
+        }
+    })
+}
+
+#[test]
+fn a_request_to_a_worker_that_leaves_is_taken_by_another() {
+    on_a_shard(async {
+        let unread = leaving(|_| {});
+        // As php-fpm does it.
+        let thrown_away = leaving(|connection| {
+            connection.0.shutdown(std::net::Shutdown::Write).expect("shut");
+            connection.wait_for_close();
+        });
+        let half_read = leaving(|connection| {
+            connection.0.read_exact(&mut [0; 20]).expect("a part");
+        });
+        for peer in [unread, thrown_away, half_read] {
+            let application = keeping(&peer, 1);
+            assert_eq!(ask(&application).await.reply(), "0");
+            assert_eq!(ask(&application).await.reply(), "1");
+            assert_eq!(ask(&application).await.reply(), "1");
+            assert_eq!(peer.accepted(), 2);
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_takes_its_time_gets_the_rest_of_a_request_when_it_has_read_the_beginning() {
+    on_a_shard(async {
+        let peer = Peer::new(|connection, _| {
+            while connection.request_by_bytes().is_some() {
+                connection.write(&answer(&format!("{HEAD}slowly")));
+            }
+        });
+        let application = keeping(&peer, 1);
+        for _ in 0..200 {
+            assert_eq!(ask(&application).await.reply(), "slowly");
+        }
+        assert_eq!(peer.accepted(), 1);
     });
 }
 

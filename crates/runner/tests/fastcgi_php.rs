@@ -6,6 +6,7 @@ mod php;
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,17 +210,34 @@ fn calls_wait_while_all_workers_are_busy_and_fail_only_when_their_time_is_over()
     });
 }
 
+/// Connects until there is no room for another; the worker must be busy. Closed connections keep their room until it looks.
+fn fill_backlog(path: &Path) {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let address = SocketAddrUnix::new(path).expect("a short path");
+    for _ in 0..100 {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None);
+        match connect(socket.expect("a socket"), &address) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::AGAIN) => return,
+            Err(error) => panic!("connect: {error}"),
+        }
+    }
+    panic!("the backlog has no end");
+}
+
 #[test]
 fn a_full_backlog_loses_no_call() {
     on_a_shard(async {
         let fpm = PhpFpm::start(1, "listen.backlog = 1");
         let code = format!("file_put_contents(getenv('HERE') . '/begun', 'x', FILE_APPEND); {WAIT} echo 'yes';");
         let script = fpm.script("index.php", &code);
-        let application = FastCgi::new(Arc::new(fpm.settings(&script)));
+        let patient = FastCgiSettings { connect_timeout: PATIENCE, ..fpm.settings(&script) };
+        let application = FastCgi::new(Arc::new(patient.clone()));
         let connect_timeout = Duration::from_millis(100);
-        let hurried = FastCgi::new(Arc::new(FastCgiSettings { connect_timeout, ..fpm.settings(&script) }));
+        let hurried = FastCgi::new(Arc::new(FastCgiSettings { connect_timeout, ..patient }));
         at_once(&application, 20, async {
             until("a busy worker", || fpm.path("begun").exists()).await;
+            fill_backlog(&fpm.path("fpm.sock"));
             let error = ask(&hurried).await.error().to_string();
             assert!(error.contains("backlog is full: raise pm.max_children"), "{error}");
             fs::write(fpm.path("gate"), "").expect("written");
@@ -270,17 +288,21 @@ async fn calls_through_reloads(keep: usize) {
 #[test]
 fn no_call_is_lost_or_run_twice_while_php_fpm_reloads() {
     on_a_shard(calls_through_reloads(0));
+    on_a_shard(calls_through_reloads(2));
 }
 
 #[test]
-fn kept_connections_survive_workers_that_end() {
+fn workers_that_end_in_their_own_time_lose_no_call_of_a_kept_connection() {
     on_a_shard(async {
         let fpm = PhpFpm::start(2, "pm.max_requests = 3");
-        let script = fpm.script("index.php", "echo 'yes';");
+        let code = "file_put_contents(getenv('HERE') . '/begun', 'x', FILE_APPEND | LOCK_EX); echo 'yes';";
+        let script = fpm.script("index.php", code);
         let application = FastCgi::new(Arc::new(FastCgiSettings { keep: 2, ..fpm.settings(&script) }));
-        for _ in 0..20 {
+        // At once after an answer: the worker that gave it may be about to close.
+        for _ in 0..50 {
             at_once(&application, 2, async {}).await;
         }
+        assert_eq!(fs::read(fpm.path("begun")).expect("begun").len(), 100);
     });
 }
 

@@ -52,7 +52,10 @@ struct State {
 #[derive(Debug)]
 struct Slot {
     progress: Progress,
+    /// Of whoever waits for the end.
     waker: Option<Waker>,
+    /// Of whoever waits for the beginning.
+    start_waker: Option<Waker>,
     /// Whether somebody still wants to know.
     wanted: bool,
 }
@@ -66,7 +69,7 @@ enum Progress {
 
 /// How the run of a process came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// It ran and ended.
     Exited(Ended),
     /// It never became the program.
@@ -149,14 +152,14 @@ impl Turn<'_> {
 
 /// A process that was asked for. Dropped before its end, its group is ended.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     shared: Arc<Shared>,
     call: CallNumber,
 }
 
 impl Process {
     /// Waits for the end of the process.
-    pub(super) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
         let mut state = self.shared.lock();
         let Some(slot) = state.calls.get_mut(&self.call) else { return Poll::Ready(End::SpawnerDied) };
         if let Progress::Over(end) = slot.progress {
@@ -169,8 +172,24 @@ impl Process {
         Poll::Pending
     }
 
+    /// Waits until there is a process; `None` when it is over already.
+    pub(crate) fn poll_started(&self, cx: &mut Context<'_>) -> Poll<Option<Pid>> {
+        let mut state = self.shared.lock();
+        let Some(slot) = state.calls.get_mut(&self.call) else { return Poll::Ready(None) };
+        match slot.progress {
+            Progress::Running(pid) => return Poll::Ready(Some(pid)),
+            Progress::Over(_) => return Poll::Ready(None),
+            Progress::Asked => {}
+        }
+        match &mut slot.start_waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
     /// Asks for its end: TERM for its group, KILL after the grace.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.shared.end(self.call);
     }
 }
@@ -205,7 +224,7 @@ impl Shared {
         wire::set_call(request, call);
         send_start(&self.socket, request, stdio)?;
         state.next_call += 1;
-        state.calls.insert(call, Slot { progress: Progress::Asked, waker: None, wanted: true });
+        state.calls.insert(call, Slot { progress: Progress::Asked, waker: None, start_waker: None, wanted: true });
         Ok(call)
     }
 
@@ -216,6 +235,7 @@ impl Shared {
             Some(slot) if !matches!(slot.progress, Progress::Over(_)) => {
                 slot.wanted = false;
                 slot.waker = None;
+                slot.start_waker = None;
                 Released::StillRunning
             }
             Some(_) => {
@@ -253,16 +273,16 @@ impl Shared {
         if !matches!(slot.progress, Progress::Over(_)) {
             slot.progress = progress;
         }
+        let begun = slot.start_waker.take();
+        let mut over = None;
         if let Progress::Over(_) = slot.progress {
-            let waker = slot.waker.take();
+            over = slot.waker.take();
             if !slot.wanted {
                 state.calls.remove(&call);
             }
-            drop(state);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
         }
+        drop(state);
+        begun.into_iter().chain(over).for_each(Waker::wake);
     }
 
     /// The spawner died. Its children die with it, but not theirs: their groups are killed from here.
@@ -280,7 +300,7 @@ impl Shared {
             if !matches!(slot.progress, Progress::Over(_)) {
                 slot.progress = Progress::Over(End::SpawnerDied);
             }
-            wakers.extend(slot.waker.take());
+            wakers.extend(slot.waker.take().into_iter().chain(slot.start_waker.take()));
             slot.wanted
         });
         drop(state);

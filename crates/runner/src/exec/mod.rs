@@ -6,6 +6,7 @@
 //! A program that uses this must leave `SIGPIPE` ignored, as Rust's runtime does: an application need not read its input.
 
 mod client;
+mod launcher;
 mod output;
 mod process;
 mod program;
@@ -19,9 +20,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use client::SpawnerClient;
+pub(crate) use client::{End, Process};
+pub(crate) use launcher::{Launched, Launcher, Program};
+pub(crate) use output::ReadEnd;
 pub use program::find_program;
 pub use run::Exec;
 pub use supervisor::{Spawner, run_if_spawner};
+pub(crate) use wire::Ended;
 
 use crate::reply::{FrameMode, ReplyMode};
 

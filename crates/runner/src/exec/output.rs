@@ -26,11 +26,11 @@ thread_local! {
 
 /// A pipe that the application writes and this process reads. `None`: closed by one of them.
 #[derive(Debug)]
-pub(super) struct ReadEnd(Option<pipe::Receiver>);
+pub(crate) struct ReadEnd(Option<pipe::Receiver>);
 
 impl ReadEnd {
     /// The pipe: this process's end, and the application's.
-    pub(super) fn pipe() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn pipe() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         // Not by the flags of the pipe: an application does not expect an output that says EAGAIN.
         ioctl_fionbio(&ours, true)?;
@@ -38,7 +38,7 @@ impl ReadEnd {
     }
 
     /// Waits for bytes, and gives them to `take`. Pending for ever once the application has closed its end.
-    pub(super) fn poll_read<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<T> {
+    pub(crate) fn poll_read<T>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<T> {
         let Some(pipe) = &mut self.0 else { return Poll::Pending };
         let read = READ_BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(buffer);
@@ -56,12 +56,12 @@ impl ReadEnd {
     }
 
     /// Closes this end: whoever writes learns that nobody reads.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.0 = None;
     }
 
     /// Takes what is in the pipe at this moment, and no more: others may go on writing it for ever.
-    pub(super) fn drain<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn drain<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let Some(pipe) = self.0.take() else { return Ok(()) };
         let mut left = ioctl_fionread(&pipe).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         READ_BUFFER.with_borrow_mut(|buffer| {

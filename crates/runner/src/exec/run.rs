@@ -3,13 +3,9 @@
 //! A call is over when its process has ended. What is in its pipes by then is the output; a grandchild that keeps them open is not waited
 //! for. A process that is slower than `timeout` or prints too much is ended, and the call fails when it has ended.
 
-use std::cell::RefCell;
-use std::ffi::{CString, OsStr, OsString};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,15 +13,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::client::{End, NotAsked, Process, SpawnerClient};
+use super::ExecSettings;
+use super::client::{End, Process, SpawnerClient};
+use super::launcher::{Launched, Launcher, Program};
 use super::output::{Input, ReadEnd};
-use super::supervisor::{NoConnection, Spawner};
-use super::wire::{self, Ended, MAX_PACKET_BYTES};
-use super::{ExecSettings, find_program};
+use super::supervisor::Spawner;
+use super::wire::Ended;
 use crate::application::{Application, CallOutcome, Replies};
 use crate::call::{Call, Message};
 use crate::deadline::{Deadline, Late};
-use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError, StartStep};
+use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone};
 use crate::reply::{ReplyAssembler, ReplyError};
 use crate::stderr::StderrTail;
 
@@ -37,21 +34,7 @@ const KILLED_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Exec {
     settings: Arc<ExecSettings>,
-    spawner: Arc<Spawner>,
-    client: RefCell<Rc<SpawnerClient>>,
-    directory: PathBuf,
-    /// Variables of every call: passed on, then set.
-    environment: Vec<(OsString, OsString)>,
-    /// Kept until it could not be started.
-    program: RefCell<Option<Rc<Program>>>,
-}
-
-/// The program, once it was found.
-#[derive(Debug)]
-struct Program {
-    path: PathBuf,
-    /// What is the same in the requests of all its calls.
-    request: Vec<u8>,
+    launcher: Launcher,
 }
 
 impl Exec {
@@ -61,118 +44,21 @@ impl Exec {
     /// # Errors
     /// There is no spawner, or the directory has no absolute path.
     pub fn new(settings: Arc<ExecSettings>, spawner: Arc<Spawner>) -> io::Result<Self> {
-        let client = Rc::new(spawner.connect()?);
-        let directory = std::path::absolute(&settings.directory)?;
-        let mut environment: Vec<(OsString, OsString)> =
-            settings.pass_environment.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect();
-        for (name, value) in &settings.environment {
-            environment.retain(|(other, _)| other != name);
-            environment.push((name.clone(), value.clone()));
-        }
-        Ok(Self {
-            settings,
-            spawner,
-            client: RefCell::new(client),
-            directory,
-            environment,
-            program: RefCell::new(None),
-        })
-    }
-
-    /// The connection to a living spawner, a new one where it has to be.
-    async fn client(&self) -> Result<Rc<SpawnerClient>, EnvironmentFault> {
-        loop {
-            let client = Rc::clone(&self.client.borrow());
-            if !client.is_lost() {
-                return Ok(client);
-            }
-            match self.spawner.try_connect() {
-                Ok(client) => {
-                    self.client.replace(Rc::new(client));
-                }
-                Err(NoConnection::RestingUntil(then)) => tokio::time::sleep_until(then.into()).await,
-                Err(NoConnection::Failed(error)) => return Err(EnvironmentFault::NoSpawner(error)),
-            }
-        }
-    }
-
-    /// The program; looked for by the first call, and by the one after a failed start.
-    fn program(&self) -> Result<Rc<Program>, StartError> {
-        if let Some(known) = &*self.program.borrow() {
-            return Ok(Rc::clone(known));
-        }
-        let settings = &*self.settings;
-        let command = settings.command.first().map_or(OsStr::new(""), |command| command);
-        let path_variable = self.environment.iter().find(|(name, _)| name == "PATH");
-        let path = find_program(command, path_variable.map(|(_, value)| value.as_os_str()), &self.directory)?;
-        let arguments: Result<Vec<CString>, _> = settings.command.iter().map(|argument| c_string(argument)).collect();
-        let request = wire::encode_start(&wire::Common {
-            grace: settings.grace,
-            session: settings.session,
-            limits: settings.limits,
-            user: settings.user,
-            group: settings.group,
-            groups: &settings.groups,
-            program: &c_string(path.as_os_str())?,
-            directory: &c_string(self.directory.as_os_str())?,
-            arguments: &arguments?,
-        });
-        let program = Rc::new(Program { path, request });
-        self.program.replace(Some(Rc::clone(&program)));
-        Ok(program)
-    }
-
-    /// The whole request of a call, but for its number.
-    fn request(&self, program: &Program, call: &Call) -> Result<Vec<u8>, StartError> {
-        let mut request = Vec::with_capacity(program.request.len() + 2048);
-        request.extend_from_slice(&program.request);
-        let mut overridden = vec![false; self.environment.len()];
-        for (name, value) in call.variables() {
-            for ((other, _), overridden) in self.environment.iter().zip(&mut overridden) {
-                *overridden |= other == name;
-            }
-            push_variable(&mut request, name.as_bytes(), &value)?;
-        }
-        for ((name, value), _) in self.environment.iter().zip(overridden).filter(|(_, overridden)| !overridden) {
-            push_variable(&mut request, name.as_bytes(), value.as_bytes())?;
-        }
-        if request.len() > MAX_PACKET_BYTES {
-            return Err(StartError::TooLarge { bytes: request.len(), max_bytes: MAX_PACKET_BYTES });
-        }
-        Ok(request)
+        let launcher = Launcher::new(Arc::clone(&settings), spawner)?;
+        Ok(Self { settings, launcher })
     }
 
     /// Asks the spawner for the process of a call.
     async fn start(&self, call: Call) -> Result<Running, CallError> {
-        let program = self.program()?;
-        let mut request = self.request(&program, &call)?;
+        let program = self.launcher.program()?;
+        let request = self.launcher.request(&program, call.variables())?;
         let message = match call.message {
             Message::Text(text) => text.into_bytes(),
             Message::Binary(bytes) => bytes,
         };
-        loop {
-            let client = self.client().await?;
-            match ask(&client, &mut request, &message).await {
-                Ok((process, pipes)) => return Ok(Running { process, pipes, program, _client: client }),
-                // Nothing was started yet, so nothing can be started twice.
-                Err(NotAsked::SpawnerDied) => {}
-                Err(NotAsked::System { what, source }) => {
-                    return Err(EnvironmentFault::System { what, source }.into());
-                }
-            }
-        }
-    }
-
-    /// Why a process never became the program; in words where they are known.
-    fn not_started(&self, program: &Program, step: StartStep, errno: i32) -> StartError {
-        // The next call looks for the program again: it may have been moved, or be there by then.
-        self.program.take();
-        if step == StartStep::Execute
-            && let Err(error) = find_program(program.path.as_os_str(), None, Path::new("/"))
-        {
-            return error.into();
-        }
-        StartError::Step { program: program.path.clone(), step, source: io::Error::from_raw_os_error(errno) }
+        let Launched { process, ours: pipes, client } =
+            self.launcher.launch(request, || Pipes::new(message.clone())).await?;
+        Ok(Running { process, pipes, program, _client: client })
     }
 }
 
@@ -219,7 +105,7 @@ impl Exec {
             Stop::Over(End::Exited(status)) => return Ok(status),
             Stop::Over(End::SpawnerDied) => return Err(EnvironmentFault::SpawnerDied.into()),
             Stop::Over(End::Failed(step, errno)) => {
-                return Err(self.not_started(&running.program, step, errno).into());
+                return Err(self.launcher.not_started(&running.program, step, errno).into());
             }
             Stop::Late => ApplicationFault::TimedOut(self.settings.timeout),
             Stop::Output(error) => error.into(),
@@ -227,15 +113,6 @@ impl Exec {
         running.end(self.settings.grace).await;
         Err(CallError::Application { fault, stderr: running.pipes.stderr() })
     }
-}
-
-/// Asks this spawner for a process with this message on its standard input.
-async fn ask(client: &SpawnerClient, request: &mut [u8], message: &Bytes) -> Result<(Process, Pipes), NotAsked> {
-    let turn = client.turn().await?;
-    let pipes = Pipes::new(message.clone());
-    let (pipes, theirs) = pipes.map_err(|source| NotAsked::System { what: "pipes for a call", source })?;
-    let process = turn.start(request, theirs).await?;
-    Ok((process, pipes))
 }
 
 /// A call whose process was asked for.
@@ -386,18 +263,6 @@ async fn send_last(
         }
     }
     Ok(Ok(()))
-}
-
-fn push_variable(request: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<(), StartError> {
-    if memchr::memchr(0, name).or(memchr::memchr(0, value)).is_some() {
-        return Err(StartError::Nul(format!("variable {}", String::from_utf8_lossy(name))));
-    }
-    wire::push_variable(request, name, value);
-    Ok(())
-}
-
-fn c_string(text: &OsStr) -> Result<CString, StartError> {
-    CString::new(text.as_bytes()).map_err(|_| StartError::Nul(format!("{:?}", text.display().to_string())))
 }
 
 /// The time was over before the application began.

@@ -28,7 +28,7 @@ pub(super) type CallNumber = u64;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// By itself, with this status.
     Exit(i32),
     /// By this signal.

@@ -3,8 +3,10 @@
 //! Writes and reads at the same time, because a server may answer before it has read. Nothing is kept for longer than needed: the
 //! request until it is written, of the answer what is no whole message yet, and the end of standard error.
 //!
-//! A request counts as begun as soon as one byte of it has left: nobody can tell how much of it the server has read, and a script that
-//! has run must not run twice. Before that, another connection may carry it.
+//! A request counts as begun as soon as the record that ends its parameters has left: nobody can tell whether the server has read it, and
+//! a script that has run must not run twice. Before that, another connection may carry it. On a connection that was used before, that
+//! record waits until the server has taken those before it, because a worker of php-fpm that has reached `pm.max_requests`, or is
+//! replaced, closes after an answer in its own time: without the wait, a request that follows at once would be lost.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -16,7 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::parameters::Parameters;
-use super::records::{AfterAnswer, End, Outgoing, Piece, Position, ProtocolStatus, Records, RequestHead, Written};
+use super::records::{
+    AfterAnswer, Begin, End, Outgoing, Piece, Position, ProtocolStatus, Records, RequestHead, Step, Written,
+};
 use super::response::HeaderBlock;
 use crate::application::{CallOutcome, Replies};
 use crate::call::{Call, CallEvent};
@@ -54,11 +58,20 @@ pub(crate) struct Exchange<'e> {
     pub(crate) parameters: &'e Parameters,
     /// Whether another request may follow.
     pub(crate) after: AfterAnswer,
+    /// `WhenTaken` on a connection that was used before.
+    pub(crate) begin: Begin,
     pub(crate) limits: &'e Limits,
     /// The server by its name in errors: `the FastCGI server at unix:/run/php.sock`.
     pub(crate) server: &'e str,
     /// When the call began.
     pub(crate) since: Instant,
+}
+
+/// A connection to a FastCGI server.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Waits until the server has read all that was written, and did not close. Ready at once where nobody can tell. Pending, without a
+    /// later waking, where the connection has something to be read, be it its end.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// What a connection is good for after an answer.
@@ -73,7 +86,7 @@ pub(crate) enum Exchanged {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) enum NotExchanged {
-    /// Not a byte of the request left: another connection may carry it.
+    /// Too little of the request left to be run: another connection may carry it.
     NotBegun(io::Error),
     /// The call has failed.
     Failed(CallError),
@@ -92,7 +105,7 @@ impl From<Gone> for NotExchanged {
 ///
 /// # Cancel safety
 /// Dropped, the connection holds a part of an exchange: close it, which tells the server that nobody waits.
-pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn exchange<S: Transport>(
     connection: &mut S,
     exchange: Exchange<'_>,
     deadline: &mut Deadline,
@@ -100,7 +113,7 @@ pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Exchanged, NotExchanged> {
     let mut head = RequestHead::new(exchange.after);
     exchange.parameters.push(exchange.call, &mut head);
-    let outgoing = head.body(exchange.call.message.payload().clone());
+    let outgoing = head.body(exchange.call.message.payload().clone(), exchange.begin);
     let answer = Answer::new(exchange.call.event, exchange.limits);
     let silence = silence(exchange.limits);
     let mut conversation = Conversation { connection, outgoing, answer, silence };
@@ -152,7 +165,7 @@ enum Event {
     NotBegun(io::Error),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
+impl<S: Transport> Conversation<'_, S> {
     async fn run(&mut self, deadline: &mut Deadline, replies: &mut Replies) -> Result<Stop, NotExchanged> {
         loop {
             let end = match poll_fn(|cx| self.poll_event(cx, deadline)).await {
@@ -201,18 +214,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
     /// Writes while there is room.
     ///
     /// # Errors
-    /// The connection took nothing at all. A later error is none: what the server has answered can still be read, and how that ends says
-    /// more.
+    /// The connection broke before the request could be run. A later error is none: what the server has answered can still be read, and
+    /// how that ends says more.
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         loop {
-            let bytes = self.outgoing.bytes();
-            if bytes.is_empty() {
-                return Ok(());
-            }
+            let bytes = match self.outgoing.next_step() {
+                Step::Write(bytes) => bytes,
+                Step::Nothing => return Ok(()),
+                Step::WaitUntilTaken => match self.connection.poll_taken(cx) {
+                    Poll::Ready(()) => {
+                        self.outgoing.taken();
+                        continue;
+                    }
+                    Poll::Pending => return Ok(()),
+                },
+            };
             match Pin::new(&mut *self.connection).poll_write(cx, bytes) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(length @ 1..)) => self.outgoing.advance(length),
-                Poll::Ready(taken) if self.outgoing.written() == Written::Nothing => {
+                Poll::Ready(taken) if self.outgoing.written() == Written::ToRunNothing => {
                     return Err(taken.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
                 }
                 Poll::Ready(_) => return Ok(()),
@@ -225,11 +245,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             let mut buffer = ReadBuf::new(buffer);
             let read = ready!(Pin::new(&mut *self.connection).poll_read(cx, &mut buffer));
             Poll::Ready(match read {
-                Ok(()) if buffer.filled().is_empty() => Event::Stop(self.answer.closed(None)),
+                Ok(()) if buffer.filled().is_empty() => self.closed(io::ErrorKind::ConnectionReset.into()),
                 Ok(()) => Event::Received(self.answer.receive(buffer.filled())),
-                Err(error) => Event::Stop(self.answer.closed(Some(&error))),
+                Err(error) => self.closed(error),
             })
         })
+    }
+
+    fn closed(&self, error: io::Error) -> Event {
+        let unanswered = self.answer.records.position() == Position::Start;
+        if unanswered && self.outgoing.written() == Written::ToRunNothing {
+            Event::NotBegun(error)
+        } else {
+            Event::Stop(self.answer.closed(&error))
+        }
     }
 }
 
@@ -315,16 +344,16 @@ impl Answer {
     }
 
     /// The connection was closed before the end of the answer.
-    fn closed(&self, error: Option<&io::Error>) -> Stop {
+    fn closed(&self, error: &io::Error) -> Stop {
         let what = match self.records.position() {
             Position::Start => "closed the connection without an answer (did its worker die? see its log)",
             Position::BetweenRecords => "closed the connection before the end of its answer",
             Position::WithinRecord => "closed the connection within a record of its answer",
             Position::End => "closed the connection",
         };
-        Stop::NoAnswer(match error {
-            Some(error) if error.kind() != io::ErrorKind::ConnectionReset => format!("{what}: {error}"),
-            Some(_) | None => what.to_owned(),
+        Stop::NoAnswer(match error.kind() {
+            io::ErrorKind::ConnectionReset => what.to_owned(),
+            _ => format!("{what}: {error}"),
         })
     }
 
@@ -397,5 +426,109 @@ fn no_script(stderr: &[u8]) -> Option<&'static str> {
         Some("its security.limit_extensions forbids the file's extension")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::application::ReplySink;
+    use crate::call::{ConnectionId, Message, MessageMode};
+    use crate::environment::Caller;
+
+    /// A connection that takes so many bytes and is then broken.
+    struct Broken {
+        room: usize,
+    }
+
+    impl AsyncRead for Broken {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let length = bytes.len().min(self.room);
+            self.room -= length;
+            Poll::Ready(if length == 0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(length) })
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Transport for Broken {
+        fn poll_taken(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+    }
+
+    struct Nobody;
+
+    impl ReplySink for Nobody {
+        fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn send(&self, message: Message) {
+            panic!("a reply of nobody: {message:?}");
+        }
+    }
+
+    fn hello() -> Call {
+        let caller = Arc::new(Caller::builder(ConnectionId(1), "/").build());
+        Call { event: CallEvent::Message, message: Message::text("hello"), caller, mode: MessageMode::Uri }
+    }
+
+    /// What becomes of a request of which so many bytes leave.
+    fn broken_after(room: usize) -> NotExchanged {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let call = hello();
+        let (reply, frame) = (ReplyMode::Whole, FrameMode::Auto);
+        let none = Duration::ZERO;
+        let limits = Limits { first_byte_timeout: none, timeout: none, max_output_bytes: 100, reply, frame };
+        let request = Exchange {
+            call: &call,
+            parameters: &Parameters::default(),
+            after: AfterAnswer::Close,
+            begin: Begin::AtOnce,
+            limits: &limits,
+            server: "the server",
+            since: Instant::now(),
+        };
+        let mut replies = Replies::new(Rc::new(Nobody));
+        let (mut connection, mut never) = (Broken { room }, Deadline::after(none));
+        let exchanged = exchange(&mut connection, request, &mut never, &mut replies);
+        runtime.block_on(exchanged).expect_err("a broken connection")
+    }
+
+    #[test]
+    fn a_request_is_not_begun_until_the_end_of_its_parameters_has_left() {
+        // The body and its end are 8 + 5 + 8 bytes, and the record before them ends the parameters.
+        let body_bytes = 21;
+        let mut room = 0;
+        while let NotExchanged::NotBegun(_) = broken_after(room) {
+            room += 1;
+        }
+        let NotExchanged::Failed(error) = broken_after(room) else { unreachable!("just seen") };
+        assert_eq!(
+            error.to_string(),
+            "the server closed the connection without an answer (did its worker die? see its log)"
+        );
+        let mut whole = RequestHead::new(AfterAnswer::Close);
+        let call = hello();
+        Parameters::default().push(&call, &mut whole);
+        let mut whole = whole.body(call.message.payload().clone(), Begin::AtOnce);
+        let Step::Write(bytes) = whole.next_step() else { panic!("a request") };
+        assert_eq!(room, bytes.len() - body_bytes);
     }
 }

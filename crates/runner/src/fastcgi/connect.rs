@@ -7,15 +7,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::address::Address;
+use super::client::Transport;
+use super::unread::has_unread;
 use crate::error::EnvironmentFault;
 
 /// The pauses between two attempts: the first, doubled up to the last.
@@ -45,16 +47,14 @@ impl Connection {
         })
     }
 
-    /// Whether an idle connection is still open, with nothing to read. Asked of the kernel, because the runtime may not have heard yet.
+    /// Whether an idle connection is still open, with nothing to read.
     pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let peeked = rustix::net::recv(self, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(peeked, Err(Errno::AGAIN))
+        is_quiet(self)
     }
 }
 
 /// A Unix socket is connected at once or not at all, so there is nothing to wait for; the runtime would wait for one turn of itself.
-fn open_unix(path: &Path) -> io::Result<UnixStream> {
+pub(super) fn open_unix(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -68,6 +68,39 @@ fn write_now(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
         Err(Errno::AGAIN | Errno::INTR) => None,
         Err(error) => Some(Err(error.into())),
     }
+}
+
+impl Transport for Connection {
+    /// Of TCP only the other machine's kernel would know.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Unix(stream) => stream.poll_taken(cx),
+            Self::Tcp(_) => Poll::Ready(()),
+        }
+    }
+}
+
+impl Transport for UnixStream {
+    /// A Unix socket is told that it can be written whenever its peer has read something, and how much is left can be asked. A worker
+    /// that closes for good says so before it reads what is left, and throws that away.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            // An error means a socket that is gone, which the next read says better.
+            if !has_unread(&*self).unwrap_or(false) {
+                return if is_quiet(&*self) { Poll::Ready(()) } else { Poll::Pending };
+            }
+            // Forget that it can be written, then wait to hear it again.
+            let _ = self.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
+            ready!(self.poll_write_ready(cx)).ok();
+        }
+    }
+}
+
+/// Whether a socket is open, with nothing to read. Asked of the kernel, because the runtime may not have heard yet.
+fn is_quiet(socket: impl AsFd) -> bool {
+    let mut byte = [0];
+    let peeked = rustix::net::recv(socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(peeked, Err(Errno::AGAIN))
 }
 
 impl AsFd for Connection {

@@ -10,12 +10,15 @@ mod kept;
 mod parameters;
 mod records;
 mod response;
+mod unread;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use address::{Address, AddressError};
+pub use workers::{KeptFastCgi, Reload, WorkerSettings, WorkerState, WorkerStatus, Workers};
 
 use crate::application::{Application, Replies};
 use crate::call::Call;
@@ -26,7 +29,7 @@ use client::{Exchange, Exchanged, Limits, NotExchanged, exchange};
 use connect::{Attempts, Connection};
 use kept::{Kept, Underway};
 use parameters::Parameters;
-use records::AfterAnswer;
+use records::{AfterAnswer, Begin};
 
 /// How calls are run by a FastCGI server.
 #[derive(Debug, Clone)]
@@ -107,21 +110,37 @@ impl FastCgi {
         Self { settings, parameters, limits, server, kept }
     }
 
-    /// A connection for a request: a kept one, or a new one within the time for that.
-    async fn connection(
-        &self,
-        underway: &Underway<'_>,
-        attempts: &mut Attempts<'_>,
-        deadline: &mut Deadline,
-    ) -> Result<Connection, CallError> {
-        if let Some(connection) = underway.take() {
-            return Ok(connection);
-        }
+    /// A new connection, within the time for that.
+    async fn connect(&self, attempts: &mut Attempts<'_>, deadline: &mut Deadline) -> Result<Connection, CallError> {
         match deadline.before(attempts.connect()).await {
             Ok(connection) => Ok(connection?),
             // The application has not begun, so it was not the one that took too long.
             Err(Late) => Err(attempts.unreachable().into()),
         }
+    }
+
+    /// Sends a request over kept connections, until one takes it; `None` when none does.
+    async fn over_kept(
+        &self,
+        underway: &Underway<'_>,
+        request: Exchange<'_>,
+        deadline: &mut Deadline,
+        replies: &mut Replies,
+    ) -> Option<Result<(), CallError>> {
+        while let Some(mut connection) = underway.take() {
+            let request = Exchange { begin: Begin::WhenTaken, ..request };
+            match exchange(&mut connection, request, deadline, replies).await {
+                Ok(Exchanged::Reusable) => {
+                    underway.put(connection);
+                    return Some(Ok(()));
+                }
+                Ok(Exchanged::Spent) => return Some(Ok(())),
+                Err(NotExchanged::Failed(error)) => return Some(Err(error)),
+                // Its worker has left, and did not begin.
+                Err(NotExchanged::NotBegun(_)) => {}
+            }
+        }
+        None
     }
 }
 
@@ -132,17 +151,21 @@ impl Application for FastCgi {
         let settings = &*self.settings;
         let mut deadline = Deadline::after(settings.timeout);
         let underway = self.kept.begin();
-        let mut attempts = Attempts::new(&settings.address, &self.server, settings.connect_timeout);
         let request = Exchange {
             call: &call,
             parameters: &self.parameters,
             after: if settings.keep == 0 { AfterAnswer::Close } else { AfterAnswer::Keep },
+            begin: Begin::AtOnce,
             limits: &self.limits,
             server: &self.server,
             since: Instant::now(),
         };
+        if let Some(result) = self.over_kept(&underway, request, &mut deadline, replies).await {
+            return result;
+        }
+        let mut attempts = Attempts::new(&settings.address, &self.server, settings.connect_timeout);
         loop {
-            let mut connection = self.connection(&underway, &mut attempts, &mut deadline).await?;
+            let mut connection = self.connect(&mut attempts, &mut deadline).await?;
             match exchange(&mut connection, request, &mut deadline, replies).await {
                 Ok(Exchanged::Reusable) => {
                     underway.put(connection);

@@ -78,13 +78,19 @@ impl RequestHead {
     }
 
     /// The whole request.
-    pub(super) fn body(mut self, body: Bytes) -> Outgoing {
+    pub(super) fn body(mut self, body: Bytes, begin: Begin) -> Outgoing {
         self.close_record();
         if self.content_bytes() > 0 {
-            // An empty record ends the parameters.
-            push_header(&mut self.bytes, kind::PARAMS, 0);
+            self.open_record();
         }
-        let mut outgoing = Outgoing { bytes: self.bytes, at: 0, body: Some(body), written: Written::Nothing };
+        // An empty record ends the parameters.
+        let (held, runs_at) = (self.record, self.bytes.len());
+        let held = match begin {
+            Begin::AtOnce => None,
+            Begin::WhenTaken => Some(held),
+        };
+        let mut outgoing =
+            Outgoing { bytes: self.bytes, at: 0, held, body: Some(body), written: Written::ToRunNothing, runs_at };
         outgoing.push_body();
         outgoing
     }
@@ -139,42 +145,78 @@ fn push_header(bytes: &mut Vec<u8>, kind: u8, content_bytes: usize) {
     bytes.extend_from_slice(&[VERSION, kind, request_high, request_low, length_high, length_low, 0, 0]);
 }
 
+/// Whether the record that lets a server begin leaves with the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// It does.
+    AtOnce,
+    /// It waits until the server has taken those before it, which a server that is about to close the connection never does.
+    WhenTaken,
+}
+
 /// A request on its way. Memory: its head, and of its body at most one record at a time besides the shared message.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     at: usize,
+    /// From where on `bytes` wait until the server has taken those before.
+    held: Option<usize>,
     /// What of the body is not in `bytes` yet; `None`: its end is.
     body: Option<Bytes>,
     written: Written,
+    /// How many bytes let a server begin: all parameters and the record that ends them.
+    runs_at: usize,
 }
 
 /// How much of a request has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Written {
-    /// Not a byte: it may be sent again on another connection.
-    Nothing,
+    /// Not so much that a server could run it: it may be sent again on another connection.
+    ToRunNothing,
     /// A part of it.
     Part,
     /// All.
     Whole,
 }
 
+/// What is to be done next for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step<'o> {
+    /// These bytes are to be written.
+    Write(&'o [u8]),
+    /// The server is to be waited for, until it has taken all that was written.
+    WaitUntilTaken,
+    /// Nothing.
+    Nothing,
+}
+
 impl Outgoing {
-    /// What is to be written next; empty when nothing is left.
-    pub(super) fn bytes(&mut self) -> &[u8] {
-        if self.at == self.bytes.len() && self.body.is_some() {
+    pub(super) fn next_step(&mut self) -> Step<'_> {
+        if let Some(held) = self.held {
+            return if self.at < held { Step::Write(&self.bytes[self.at..held]) } else { Step::WaitUntilTaken };
+        }
+        if self.at == self.bytes.len() {
+            if self.body.is_none() {
+                return Step::Nothing;
+            }
             self.bytes.clear();
             self.at = 0;
             self.push_body();
         }
-        &self.bytes[self.at..]
+        Step::Write(&self.bytes[self.at..])
+    }
+
+    /// The server has taken all that was written.
+    pub(super) fn taken(&mut self) {
+        self.held = None;
     }
 
     /// So many of these bytes are written.
     pub(super) fn advance(&mut self, length: usize) {
         self.at += length;
-        self.written = Written::Part;
+        if self.written == Written::ToRunNothing && self.at >= self.runs_at {
+            self.written = Written::Part;
+        }
         if self.at == self.bytes.len() && self.body.is_none() {
             self.written = Written::Whole;
             // The answer may take long.
@@ -465,16 +507,19 @@ mod tests {
     /// All that is written, in steps of at most so many bytes.
     fn written(mut outgoing: Outgoing, step: usize) -> Vec<u8> {
         let mut written = Vec::new();
-        assert_eq!(outgoing.written(), Written::Nothing);
         loop {
-            let bytes = outgoing.bytes();
-            if bytes.is_empty() {
-                assert_eq!(outgoing.written(), Written::Whole);
-                return written;
+            match outgoing.next_step() {
+                Step::Write(bytes) => {
+                    let length = bytes.len().min(step);
+                    written.extend_from_slice(&bytes[..length]);
+                    outgoing.advance(length);
+                }
+                Step::WaitUntilTaken => outgoing.taken(),
+                Step::Nothing => {
+                    assert_eq!(outgoing.written(), Written::Whole);
+                    return written;
+                }
             }
-            let length = bytes.len().min(step);
-            written.extend_from_slice(&bytes[..length]);
-            outgoing.advance(length);
         }
     }
 
@@ -493,8 +538,8 @@ mod tests {
             &[1, 5, 0, 1, 0, 0, 0, 0],
         ]
         .concat();
-        assert_eq!(written(head.body(Bytes::new()), usize::MAX), expected);
-        let nothing = RequestHead::new(AfterAnswer::Close).body(Bytes::new());
+        assert_eq!(written(head.body(Bytes::new(), Begin::AtOnce), usize::MAX), expected);
+        let nothing = RequestHead::new(AfterAnswer::Close).body(Bytes::new(), Begin::WhenTaken);
         let expected = [&[1, 1, 0, 1, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &expected[29..]].concat();
         assert_eq!(written(nothing, 1), expected);
     }
@@ -505,11 +550,36 @@ mod tests {
         for number in 0..50u8 {
             head.parameter(&[number], &[number; 4000]);
         }
-        let records = records_of(&written(head.body(Bytes::new()), usize::MAX));
+        let records = records_of(&written(head.body(Bytes::new(), Begin::AtOnce), usize::MAX));
         let params = streams(&records, kind::PARAMS);
         assert!(params.len() > 3 && params.iter().all(|content| content.len() <= 65_531));
         let pairs: Vec<_> = params.iter().flat_map(|content| pairs_of(content)).collect();
         assert_eq!(pairs.len(), 50);
+    }
+
+    #[test]
+    fn a_request_that_is_held_can_be_run_only_after_it_was_taken() {
+        let request = |begin| {
+            let mut head = RequestHead::new(AfterAnswer::Keep);
+            head.parameter(b"A", b"bc");
+            head.body(Bytes::from_static(b"body"), begin)
+        };
+        let mut held = request(Begin::WhenTaken);
+        let Step::Write(first) = held.next_step() else { panic!("something to write") };
+        assert_eq!(records_of(first).last(), Some(&(kind::PARAMS, b"\x01\x02Abc".to_vec())));
+        let length = first.len();
+        held.advance(length);
+        assert_eq!(held.next_step(), Step::WaitUntilTaken);
+        assert_eq!(held.written(), Written::ToRunNothing);
+        held.taken();
+        let Step::Write(second) = held.next_step() else { panic!("more to write") };
+        assert_eq!(records_of(second)[0], (kind::PARAMS, vec![]));
+        held.advance(HEADER_BYTES - 1);
+        assert_eq!(held.written(), Written::ToRunNothing);
+        held.advance(1);
+        assert_eq!(held.written(), Written::Part);
+        let mut at_once = request(Begin::AtOnce);
+        assert!(matches!(at_once.next_step(), Step::Write(bytes) if bytes.len() > length + HEADER_BYTES));
     }
 
     fn record(kind: u8, content: &[u8], padding: u8) -> Vec<u8> {
@@ -520,8 +590,11 @@ mod tests {
         record
     }
 
+    /// STDOUT, STDERR, the end, and how far it was read.
+    type Read = (Vec<u8>, Vec<u8>, Option<End>, Position);
+
     /// What an answer says, read in these pieces.
-    fn read(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, Option<End>, Position), RecordError> {
+    fn read(pieces: &[&[u8]]) -> Result<Read, RecordError> {
         let (mut stdout, mut stderr, mut end) = (Vec::new(), Vec::new(), None);
         let mut records = Records::new();
         for mut piece in pieces.iter().copied() {
@@ -596,13 +669,14 @@ mod tests {
                 (prop::collection::vec(any::<u8>(), 0..140), prop::collection::vec(any::<u8>(), 0..140)), 0..30),
             body_bytes in 0usize..200_000,
             step in 1usize..100_000,
+            begin in prop_oneof![Just(Begin::AtOnce), Just(Begin::WhenTaken)],
         ) {
             let mut head = RequestHead::new(AfterAnswer::Close);
             for (name, value) in &parameters {
                 head.parameter(name, value);
             }
-            let body: Bytes = (0..body_bytes).map(|at| (at * 31 >> 3) as u8).collect();
-            let records = records_of(&written(head.body(body.clone()), step));
+            let body: Bytes = (0..body_bytes).map(|at| (at * 31 / 8) as u8).collect();
+            let records = records_of(&written(head.body(body.clone(), begin), step));
             let (params, stdin) = (streams(&records, kind::PARAMS), streams(&records, kind::STDIN));
             prop_assert_eq!(records.len(), 1 + params.len() + stdin.len());
             // Each stream ends with its one empty record.
@@ -620,7 +694,7 @@ mod tests {
             head.parameter(b"SHORT", b"1");
             head.parameter(b"LONG", &vec![7; bytes]);
             head.parameter(b"LAST", b"2");
-            let records = records_of(&written(head.body(Bytes::new()), usize::MAX));
+            let records = records_of(&written(head.body(Bytes::new(), Begin::AtOnce), usize::MAX));
             let pairs = pairs_of(&streams(&records, kind::PARAMS).concat());
             prop_assert_eq!(pairs.len(), 3);
             prop_assert!(pairs[1] == (b"LONG".to_vec(), vec![7; bytes]));

@@ -142,6 +142,18 @@ impl Connection {
         Some(Request { keep: begin[2] & 1 == 1, parameters, stdin: self.stream(5)? })
     }
 
+    /// The same as [`request`](Self::request), a byte at a time and with other threads in between.
+    pub fn request_by_bytes(&mut self) -> Option<()> {
+        let mut seen = Vec::new();
+        while !seen.ends_with(&record(5, b"")) {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).ok()?;
+            seen.extend(byte);
+            std::thread::yield_now();
+        }
+        Some(())
+    }
+
     /// All of one stream, up to its empty record.
     fn stream(&mut self, expected: u8) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
