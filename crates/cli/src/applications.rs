@@ -62,7 +62,11 @@ impl Applications {
         match self {
             Self::Workers { workers, .. } => {
                 let workers = Arc::clone(workers);
-                server.runner_status(move || RunnerStatus { workers: states(&workers), ..status.clone() })
+                server.runner_status(move || RunnerStatus {
+                    workers: states(&workers),
+                    left_alone: workers.trouble(),
+                    ..status.clone()
+                })
             }
             Self::Exec(..) | Self::FastCgi(_) | Self::Http(_) => server.runner_status(move || status.clone()),
         }

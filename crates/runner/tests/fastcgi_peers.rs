@@ -714,13 +714,18 @@ fn an_idle_kept_connection_is_closed_after_a_while() {
 #[test]
 fn a_connection_whose_request_was_not_read_to_its_end_is_not_kept() {
     on_a_shard(async {
-        let peer = Peer::new(|connection, _| {
+        let (answered, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let peer = Peer::new(move |connection, _| {
             connection.write(&answer(&format!("{HEAD}early")));
+            gate.lock().expect("one connection").recv().expect("the test goes on");
             connection.wait_for_close();
         });
         let application = keeping(&peer, 1);
+        // More than any socket holds.
         let message = Message::binary(vec![7; 4 << 20]);
         assert_eq!(run(&application, call_with(message), &Rc::default()).await.reply(), "early");
+        answered.send(()).expect("the peer waits");
         assert_eq!(peer.next_done().await, 0);
     });
 }

@@ -223,7 +223,7 @@ pub struct RunnerStatus {
     pub runner: String,
     /// The command, or the address.
     pub target: String,
-    /// Why calls are answered as busy without being tried; absent while they are tried.
+    /// Why calls are answered as busy without being tried, or why no process can be kept; absent while all is well.
     pub left_alone: Option<String>,
     /// Processes that are kept; empty where none are.
     pub workers: Vec<WorkerStatus>,

@@ -251,10 +251,16 @@ impl Handle {
             connections,
             users: self.count_users().await,
             calls,
-            runner: RunnerStatus { left_alone: shared.circuit.reason(), ..(shared.runner_status)() },
+            runner: self.runner_status(),
             pushes,
             memory_bytes: metrics::resident_bytes(),
         }
+    }
+
+    fn runner_status(&self) -> RunnerStatus {
+        let mut status = (self.shared.runner_status)();
+        status.left_alone = self.shared.circuit.reason().or(status.left_alone);
+        status
     }
 
     /// A user may have connections on several shards, so names are counted, not numbers.

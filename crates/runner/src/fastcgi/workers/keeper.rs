@@ -111,7 +111,7 @@ impl Keeper {
     }
 
     fn measure(&self) {
-        let workers = self.pool.lock().to_measure(Instant::now());
+        let workers = self.pool.lock().due_for_measuring(Instant::now());
         for (id, pid) in workers {
             let memory_bytes = memory::resident_bytes(pid);
             self.pool.lock().measured(id, memory_bytes);

@@ -357,7 +357,7 @@ impl State {
     }
 
     /// The workers whose memory is to be looked at now, if any.
-    pub(super) fn to_measure(&mut self, now: Instant) -> Vec<(WorkerId, u32)> {
+    pub(super) fn due_for_measuring(&mut self, now: Instant) -> Vec<(WorkerId, u32)> {
         if !self.wants_measure(now) {
             return Vec::new();
         }
