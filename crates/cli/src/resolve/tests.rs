@@ -470,7 +470,8 @@ fn flags_that_contradict_each_other_are_both_named() {
     let http = ("application.http.url", "http://127.0.0.1:8000");
     let address = ("application.fastcgi.address", "127.0.0.1:9000");
     let script = ("application.fastcgi.script", "/x.php");
-    let cases: &[(&[(&str, &str)], Option<&str>, &str)] = &[
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, &'a str);
+    let cases: &[Case<'_>] = &[
         (
             &[("application.runner", "http"), http, address],
             None,

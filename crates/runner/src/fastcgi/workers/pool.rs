@@ -247,7 +247,7 @@ impl State {
         self.make_idle(id, Some(now));
         let retires = self.retire(id);
         self.serve_waiting();
-        retires || self.wants_measure(now) || !self.waiting.is_empty()
+        retires || self.phase != Phase::Open || self.wants_measure(now) || !self.waiting.is_empty()
     }
 
     /// Notes why a call failed that had this worker.
