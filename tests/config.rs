@@ -79,7 +79,7 @@ fn key_that_does_nothing_yet_is_refused_and_so_is_broken_toml() {
     for (toml, said) in [
         ("[tls]\ncert = \"x\"\n", "wootz.toml:"),
         ("[identity.session]\ncookie = \"x\"\n", "not supported"),
-        ("[application]\nrunner = \"fastcgi\"\n", "not supported"),
+        ("[application.limits]\nburst = 1\n", "wootz.toml:2"),
         ("[listen\naddress = 1\n", "wootz.toml:1"),
         ("[listen]\naddress = \"127.0.0.1:0\"\naddress = \"127.0.0.1:1\"\n", "wootz.toml:3"),
         ("listen = 5\n", "wootz.toml:1"),
@@ -189,4 +189,61 @@ fn command_after_two_dashes_is_served_without_any_file() {
         .argument("echo \"$REQUEST_URI\"")
         .start();
     assert_eq!(wootz.connect().ask("/hello"), "/hello");
+}
+
+#[test]
+fn runner_that_contradicts_itself_is_refused_and_both_sides_are_named() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::write(directory.path().join("index.php"), "").expect("a file");
+    let socket = "unix:/run/no-such.sock";
+    for (arguments, named) in [
+        (&["--fastcgi", socket][..], &["--fastcgi", "application.fastcgi.script"][..]),
+        (&["--fastcgi", socket, "--script", "index.php", "--http", "http://a:1"], &["--http", "--fastcgi"]),
+        (&["--fastcgi", socket, "--script", "index.php", "--", "cat"], &["--:", "application.fastcgi.address"]),
+        (&["--fastcgi", socket, "--script", "missing.php"], &["--script", "missing.php", "does not exist"]),
+        (&["--fastcgi", socket, "--script", "."], &["--script", "is not a file"]),
+        (&["--fastcgi", "nonsense", "--script", "index.php"], &["--fastcgi", "nonsense", "host:port"]),
+        (&["--fastcgi", "unix:relative", "--script", "index.php"], &["--fastcgi", "unix:"]),
+        (&["--runner", "fastcgi"], &["--runner", "application.fastcgi.address", "a command"]),
+        (&["--runner", "fastcgi", "--", "no-such-worker"], &["no-such-worker"]),
+        (&["--runner", "fast"], &["--runner", "exec", "fastcgi", "http"]),
+        (&["--script", "index.php", "--runner", "exec", "--", "cat"], &["--script", "fastcgi"]),
+        (&["--runner", "http"], &["application.http.url"]),
+        (&["--http", "ftp://a"], &["--http", "ftp://a"]),
+        (&["--http", "http://a:1", "--", "cat"], &["application.command", "--http"]),
+        (&["--http", "http://a:1", "--runner", "exec", "--", "cat"], &["--http", "--runner"]),
+        (&["--set", "application.fastcgi.workers=4", "--", "cat"], &["application.fastcgi.workers", "exec"]),
+        (&["--http", "http://a:1", "--set", "application.environment={A=\"b\"}"], &["application.environment", "http"]),
+    ] {
+        let output = run(directory.path(), &[&["serve", "--listen", "127.0.0.1:0"], arguments].concat());
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        for name in named {
+            assert!(said.contains(name), "{arguments:?}: {name} is not in {said}");
+        }
+    }
+}
+
+#[test]
+fn check_says_which_runner_it_would_be_and_where() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::write(directory.path().join("index.php"), "").expect("a file");
+    for (toml, said) in [
+        ("command = [\"cat\"]", &["exec", "cat"][..]),
+        (
+            "runner = \"fastcgi\"\nfastcgi.address = \"unix:/run/no-such.sock\"\nfastcgi.script = \"index.php\"",
+            &["fastcgi", "/run/no-such.sock"],
+        ),
+        ("runner = \"fastcgi\"\ncommand = [\"cat\"]\nfastcgi.workers = 3", &["fastcgi", "cat"]),
+        ("runner = \"http\"\nhttp.url = \"http://127.0.0.1:8000\"", &["http", "127.0.0.1:8000"]),
+    ] {
+        fs::write(directory.path().join("wootz.toml"), format!("[application]\n{toml}\n")).expect("a file");
+        let output = run(directory.path(), &["check"]);
+        let printed = text(&output.stdout) + &text(&output.stderr);
+        // A socket that is not there yet is no mistake: php-fpm may start later.
+        assert_eq!(output.status.code(), Some(0), "{toml}: {printed}");
+        for name in said {
+            assert!(printed.contains(name), "{toml}: {name} is not in {printed}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod support;
 
 use std::process::Command;
 
+use support::client::Client;
 use support::{Setup, repository};
 
 /// A server for an application of the examples, run in the root of the repository.
@@ -58,4 +59,35 @@ fn carbonphp_example_says_what_is_wrong_rather_than_writing_a_file() {
         Command::new("php").arg(push).arg(&missing).arg("hello").output().expect("PHP, which tests/run installs");
     assert!(!output.status.success());
     assert!(!missing.exists());
+}
+
+#[test]
+fn carbonphp_example_answers_from_forks_of_warm_workers_with_its_session_and_its_user() {
+    let sessions = tempfile::tempdir().expect("a temporary directory");
+    let save_path = format!("session.save_path={}", sessions.path().display());
+    let directory = repository().join("examples/carbonphp");
+    let wootz = Setup::workers(&["php", "-d", &save_path, "worker.php"])
+        .setting("application.directory", format!("{:?}", directory.to_str().expect("UTF-8")))
+        .settings("identity.provider = \"application\"\napplication.fastcgi.workers = 2\npipes.framing = \"carbonphp\"")
+        .settings("application.error_reply = \"failed\"")
+        .start();
+    let fields = [("Cookie", "PHPSESSID=try000000000000000000000000"), ("User-Agent", "Black Box")];
+    let connect = || Client::connect(wootz.address(), "/", &fields);
+    let mut client = connect();
+    for number in 1..6 {
+        assert_eq!(client.ask("count"), format!("count {number}"));
+    }
+    assert_eq!(client.ask("/whoami"), format!("a guest from 127.0.0.1:{} by Black Box", client.port()));
+    assert_eq!(client.ask("/nowhere"), "No route was matched for /nowhere");
+    assert_eq!(client.ask("exit"), "goodbye");
+    assert_eq!(client.ask("fatal"), "failed");
+    wootz.wait_for_log("missing_function");
+    assert_eq!(client.ask("count"), "count 6", "neither an exit nor a fatal error has ended more than its call");
+    assert_eq!(client.ask("login/ann"), "welcome, ann");
+    let mut ann = connect();
+    assert!(ann.ask("/whoami").starts_with("ann from 127.0.0.1:"));
+    assert!(wootz.pipe_of(ann.port()).starts_with("ann:"));
+    wootz.push("to all\nCarbonPHP\\Abstracts\\Pipe:29\n");
+    assert_eq!(ann.text(), "to all");
+    wootz.wait_for_no_zombie();
 }

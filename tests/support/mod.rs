@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod client;
+pub mod daemon;
 mod log;
 pub mod process;
 pub mod raw;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
-use super::server::Wootz;
+use super::server::{Processes, Wootz};
 use super::wait_or_give_up;
 
 /// What every shell application of the tests begins with.
@@ -61,6 +61,22 @@ impl Setup {
     pub fn sh(script: &str) -> Self {
         let setup = Self::command(&["sh", "application.sh"]);
         setup.file("application.sh", &format!("{PRELUDE}{script}\n"))
+    }
+
+    /// A server whose application is this script, run by the FastCGI server at this address.
+    pub fn fastcgi(address: &str, script: &Path) -> Self {
+        let setup = Self::without_application().argument("--fastcgi").argument(address);
+        setup.argument("--script").argument(script.to_str().expect("UTF-8"))
+    }
+
+    /// A server whose application is the HTTP server at this URL.
+    pub fn http(url: &str) -> Self {
+        Self::without_application().argument("--http").argument(url)
+    }
+
+    /// A server that keeps FastCGI workers, each started by this command.
+    pub fn workers(command: &[&str]) -> Self {
+        Self::command(command).setting("application.runner", "\"fastcgi\"")
     }
 
     /// A server with no application.
@@ -122,7 +138,10 @@ impl Setup {
 
     /// Writes `wootz.toml` and gives the command that would serve it.
     fn prepare(&self, mark: &str) -> Command {
-        let mut toml = format!("application.environment.{MARK} = {mark:?}\n");
+        let mut toml = String::new();
+        if self.starts_processes() {
+            toml += &format!("application.environment.{MARK} = {mark:?}\n");
+        }
         for (key, value) in &self.settings {
             toml += &format!("{key} = {value}\n");
         }
@@ -141,12 +160,18 @@ impl Setup {
         command
     }
 
+    /// Whether the application is a command of the server's own.
+    fn starts_processes(&self) -> bool {
+        self.settings.contains_key("application.command") || self.arguments.iter().any(|argument| argument == "--")
+    }
+
     /// Starts the server and waits until it says where it listens.
     pub fn start(self) -> Wootz {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let command = self.prepare(&mark);
-        Wootz::start(command, self.directory, mark)
+        let processes = if self.starts_processes() { Processes::Own } else { Processes::OfOthers };
+        Wootz::start(command, self.directory, mark, processes)
     }
 
     /// Starts a server that is expected to refuse, and waits for its end.
