@@ -31,10 +31,15 @@ pub fn wrong(what: impl Into<String>) -> io::Error {
 
 /// Connects and upgrades; returns the open stream (blocking) and what came after the 101.
 pub fn open(address: SocketAddr) -> io::Result<(TcpStream, Vec<u8>)> {
+    open_with(address, "")
+}
+
+/// The same with further header fields, each a line with its end.
+pub fn open_with(address: SocketAddr, fields: &str) -> io::Result<(TcpStream, Vec<u8>)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(wire::client_request(&address.to_string()).as_bytes())?;
+    stream.write_all(wire::client_request_with(&address.to_string(), fields).as_bytes())?;
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         match stream.read(&mut buffer)? {
@@ -109,7 +114,12 @@ pub struct Single {
 impl Single {
     /// Connects and upgrades.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let (stream, held) = open(address)?;
+        Self::open_with(address, "")
+    }
+
+    /// The same with further header fields, each a line with its end.
+    pub fn open_with(address: SocketAddr, fields: &str) -> io::Result<Self> {
+        let (stream, held) = open_with(address, fields)?;
         Ok(Self { stream, held })
     }
 
@@ -133,6 +143,11 @@ impl Single {
                 return Ok(elapsed);
             }
         }
+    }
+
+    /// The connection, for who writes and reads in his own way. The buffer has what was read and not yet taken.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.held)
     }
 
     /// Announces a message of one byte more than `bytes`, sends all but that byte, and keeps quiet.

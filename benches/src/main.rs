@@ -3,10 +3,14 @@
 //! The law: each figure stands beside a floor or a peer of the same run, their rounds taking turns; servers have core 0,
 //! this program has core 1; every answer is compared byte for byte, and a wrong or a missing one fails the run.
 
+mod asking;
 mod client;
+mod fastcgi;
 mod herd;
+mod http;
 mod lifetimes;
 mod pinning;
+mod pool;
 mod rows;
 mod server;
 mod statistics;
@@ -23,24 +27,28 @@ pub struct Programs {
     wootz: PathBuf,
     echo: PathBuf,
     websocketd: PathBuf,
+    php_fpm: PathBuf,
+    nginx: PathBuf,
+    php: PathBuf,
+    node: PathBuf,
     floor_epoll: PathBuf,
     floor_tokio: PathBuf,
 }
 
-const USAGE: &str = "usage: bench WOOTZ ECHO WEBSOCKETD [ROW…]
-rows: memory push echo exec handshakes lifetimes (all, if none is named)
-WOOTZ is the server, ECHO the embedding example that echoes, WEBSOCKETD the peer; the floors lie beside this program";
+const USAGE: &str = "usage: bench WOOTZ ECHO WEBSOCKETD PHP_FPM NGINX PHP NODE [ROW…]
+rows: memory push echo exec handshakes lifetimes fpm fpm-many nginx isolate flood http (all, if none is named)
+WOOTZ is the server, ECHO the embedding example that echoes, the others are its peers and what it calls; the floors lie beside this program";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let paths: Vec<PathBuf> = arguments.by_ref().take(3).map(PathBuf::from).collect();
+    let paths: Vec<PathBuf> = arguments.by_ref().take(7).map(PathBuf::from).collect();
     let wanted: Vec<String> = arguments.collect();
     let unknown = wanted.iter().find(|name| rows::ALL.iter().all(|row| row.name != **name));
-    let (Ok([wootz, echo, websocketd]), None) = (<[PathBuf; 3]>::try_from(paths), unknown) else {
+    let (Ok(paths), None) = (<[PathBuf; 7]>::try_from(paths), unknown) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match run(wootz, echo, websocketd, &wanted) {
+    match run(paths, &wanted) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -49,12 +57,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(wootz: PathBuf, echo: PathBuf, websocketd: PathBuf, wanted: &[String]) -> io::Result<ExitCode> {
+fn run(paths: [PathBuf; 7], wanted: &[String]) -> io::Result<ExitCode> {
     pinning::pin_this_thread(pinning::CLIENT_CORE)?;
+    let [wootz, echo, websocketd, php_fpm, nginx, php, node] = paths;
     let own = std::env::current_exe()?;
-    let beside = |name: &str| own.with_file_name(name);
-    let programs =
-        Programs { wootz, echo, websocketd, floor_epoll: beside("floor_epoll"), floor_tokio: beside("floor_tokio") };
+    let (floor_epoll, floor_tokio) = (own.with_file_name("floor_epoll"), own.with_file_name("floor_tokio"));
+    let programs = Programs { wootz, echo, websocketd, php_fpm, nginx, php, node, floor_epoll, floor_tokio };
     let mut table = Table::default();
     for row in rows::ALL.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name)) {
         eprintln!("bench: {}: {}", row.name, row.doing);

@@ -2,7 +2,12 @@
 
 mod echo;
 mod exec;
+mod flood;
+mod fpm;
+mod fpm_many;
 mod handshakes;
+mod http;
+mod isolate;
 mod lifetimes;
 mod memory;
 mod push;
@@ -10,7 +15,9 @@ mod push;
 use std::io;
 
 use crate::Programs;
-use crate::server::Server;
+use crate::pinning::SERVER_CORE;
+use crate::pool::Pool;
+use crate::server::{Launch, Listens, Server};
 use crate::table::Table;
 
 /// How often each contestant is measured; the median is shown.
@@ -27,17 +34,42 @@ pub struct Row {
 }
 
 /// All of them, in the order of the table.
-pub const ALL: [Row; 6] = [memory::ROW, push::ROW, echo::ROW, exec::ROW, handshakes::ROW, lifetimes::ROW];
+pub const ALL: [Row; 12] = [
+    memory::ROW,
+    push::ROW,
+    echo::ROW,
+    exec::ROW,
+    handshakes::ROW,
+    lifetimes::ROW,
+    fpm::ROW,
+    fpm_many::ROW,
+    fpm_many::NGINX_ROW,
+    isolate::ROW,
+    flood::ROW,
+    http::ROW,
+];
 
-/// Starts the real server on one core with `application` (program and arguments) behind it.
+/// Starts the real server on the core of the servers with `application` (program and arguments) behind it.
 fn serve(programs: &Programs, settings: &[&str], application: &[&str]) -> io::Result<Server> {
+    serve_runner(programs, SERVER_CORE, settings, &[&["--"], application].concat())
+}
+
+/// Starts the real server on a core, with the flags that say how it runs calls.
+fn serve_runner(programs: &Programs, core: usize, settings: &[&str], runner: &[&str]) -> io::Result<Server> {
     let mut arguments = vec!["serve", "--listen", "{address}", "--socket", "wootz.sock"];
     for setting in settings.iter().chain(&["pipes.directory=fifo", "log.level=error"]) {
         arguments.extend(["--set", setting]);
     }
-    arguments.push("--");
-    arguments.extend(application);
-    Server::start(&programs.wootz, &arguments)
+    arguments.extend(runner);
+    let program = &programs.wootz;
+    Server::launch(&Launch { program, arguments: &arguments, core, files: &[], listens: Listens::Tcp })
+}
+
+/// Starts the real server on a core, with php-fpm behind it.
+fn serve_pool(programs: &Programs, core: usize, settings: &[&str], pool: &Pool) -> io::Result<Server> {
+    let address = format!("unix:{}", pool.socket().display());
+    let script = pool.script();
+    serve_runner(programs, core, settings, &["--fastcgi", &address, "--script", &script.to_string_lossy()])
 }
 
 /// Starts websocketd on one core with `application` behind it.

@@ -1,9 +1,9 @@
 //! A measured server: a process on its own core, what it used, and its end.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +16,35 @@ use crate::pinning::SERVER_CORE;
 /// How often something outside of this process is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// A running server. It is killed when dropped.
+/// How long a server that is not needed any more may take to end what it has started.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
+
+/// What is started, and how.
+///
+/// In arguments and files `{address}`, `{port}` and `{directory}` stand for the address to listen on and the server's directory.
+pub struct Launch<'l> {
+    /// The program.
+    pub program: &'l Path,
+    /// Its arguments.
+    pub arguments: &'l [&'l str],
+    /// The core that it shares with everything that it starts.
+    pub core: usize,
+    /// Files that it needs in its directory, by name and content.
+    pub files: &'l [(&'l str, &'l str)],
+    /// Where it has to accept connections before it counts as started.
+    pub listens: Listens<'l>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+pub enum Listens<'l> {
+    /// On the address.
+    Tcp,
+    /// On a socket of this name in its directory.
+    Unix(&'l str),
+}
+
+/// A running server. It is ended when dropped, and what it has started with it.
 pub struct Server {
     child: Child,
     /// Where it listens.
@@ -40,25 +68,43 @@ impl Ticks {
 }
 
 impl Server {
-    /// Starts `program` in a directory of its own and waits until it accepts connections.
+    /// Starts `program` on the core of the servers and waits until it accepts connections.
     pub fn start(program: &Path, arguments: &[&str]) -> io::Result<Self> {
+        Self::launch(&Launch { program, arguments, core: SERVER_CORE, files: &[], listens: Listens::Tcp })
+    }
+
+    /// Starts it in a directory of its own and waits until it accepts connections.
+    pub fn launch(launch: &Launch<'_>) -> io::Result<Self> {
         let address = free_address()?;
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let name = launch.program.file_name().unwrap_or_default().to_string_lossy();
         let directory = std::env::temp_dir().join(format!("bench-{name}-{}-{}", std::process::id(), address.port()));
         fs::create_dir(&directory)?;
+        let here = directory.to_string_lossy();
+        let expand = |text: &str| {
+            let text = text.replace("{address}", &address.to_string()).replace("{port}", &address.port().to_string());
+            text.replace("{directory}", &here)
+        };
+        for (name, content) in launch.files {
+            fs::write(directory.join(name), expand(content))?;
+        }
         let log = File::create(directory.join("log"))?;
         let child = Command::new("taskset")
-            .args(["--cpu-list", &SERVER_CORE.to_string()])
-            .arg(program)
-            .args(arguments.iter().map(|argument| expand(argument, address)))
+            .args(["--cpu-list", &launch.core.to_string()])
+            .arg(launch.program)
+            .args(launch.arguments.iter().map(|argument| expand(argument)))
             .current_dir(&directory)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
         let mut server = Self { child, address, directory };
-        server.wait_until_it_accepts()?;
+        server.wait_until_it_accepts(launch.listens)?;
         Ok(server)
+    }
+
+    /// A path below the directory that it was started in.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Its standard input; taken once.
@@ -75,13 +121,12 @@ impl Server {
 
     /// Processor time of all its threads.
     pub fn cpu(&self) -> io::Result<Duration> {
-        let mut nanoseconds = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let schedule = fs::read_to_string(thread?.path().join("schedstat"))?;
-            let ran = schedule.split(' ').next().and_then(|ran| ran.parse::<u64>().ok());
-            nanoseconds += ran.ok_or_else(|| io::Error::other("schedstat without figures"))?;
-        }
-        Ok(Duration::from_nanos(nanoseconds))
+        cpu_of(self.child.id())
+    }
+
+    /// Processor time of itself and of every process that it has started and that still runs.
+    pub fn family_cpu(&self) -> io::Result<Duration> {
+        family(self.child.id())?.into_iter().map(cpu_of).sum()
     }
 
     /// Clock ticks in user space and in the kernel: coarse, but they say on whose side the time goes.
@@ -148,8 +193,13 @@ impl Server {
         Ok(())
     }
 
-    fn wait_until_it_accepts(&mut self) -> io::Result<()> {
-        self.wait_until("accepts connections", |server| Ok(TcpStream::connect(server.address).is_ok()))
+    fn wait_until_it_accepts(&mut self, listens: Listens<'_>) -> io::Result<()> {
+        self.wait_until("accepts connections", |server| {
+            Ok(match listens {
+                Listens::Tcp => TcpStream::connect(server.address).is_ok(),
+                Listens::Unix(name) => UnixStream::connect(server.path(name)).is_ok(),
+            })
+        })
     }
 
     fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> io::Result<bool>) -> io::Result<()> {
@@ -175,20 +225,31 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; nothing is left to be done about an error here.
+        // Asked first: one that has started others ends them. It may have ended by itself, and about an error nothing is left to be done.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + PATIENCE_AT_THE_END;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-fn expand(argument: &str, address: SocketAddr) -> OsString {
-    argument.replace("{address}", &address.to_string()).replace("{port}", &address.port().to_string()).into()
-}
-
 /// An address that was free a moment ago.
 fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn cpu_of(pid: u32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let schedule = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let ran = schedule.split(' ').next().and_then(|ran| ran.parse::<u64>().ok());
+        nanoseconds += ran.ok_or_else(|| io::Error::other("schedstat without figures"))?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 /// A process and all its descendants.

@@ -10,6 +10,8 @@ use crate::statistics::Rounds;
 pub enum Reach {
     /// At most this figure, in the unit of the row.
     AtMost(f64),
+    /// At most so much more than the floor, in the unit of the row.
+    MoreThanFloor(f64),
     /// At most so many times the floor.
     TimesFloor(f64),
     /// At least so many times the peer.
@@ -22,6 +24,7 @@ impl Reach {
     fn is_reached(self, ours: f64, peer: f64) -> Option<bool> {
         match self {
             Self::AtMost(most) => Some(ours <= most),
+            Self::MoreThanFloor(more) => Some(ours - peer <= more),
             Self::TimesFloor(times) => Some(ours / peer <= times),
             Self::TimesPeer(times) => Some(ours / peer >= times),
             Self::Shown => None,
@@ -33,6 +36,7 @@ impl fmt::Display for Reach {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(most) => write!(out, "≤ {}", figure(*most)),
+            Self::MoreThanFloor(more) => write!(out, "≤ {} more", figure(*more)),
             Self::TimesFloor(times) => write!(out, "≤ {times} ×"),
             Self::TimesPeer(times) => write!(out, "≥ {times} ×"),
             Self::Shown => out.write_str("shown"),
@@ -153,10 +157,12 @@ mod tests {
         table.add("b", "µs", &ours, ("floor", &floor), Reach::TimesFloor(1.3));
         table.add("c", "1/s", &ours, ("peer", &floor), Reach::TimesPeer(3.0));
         table.add("d", "bytes", &ours, ("floor", &floor), Reach::AtMost(2000.0));
+        table.add("e", "µs", &ours, ("floor", &floor), Reach::MoreThanFloor(0.2));
+        table.add("f", "µs", &ours, ("floor", &floor), Reach::MoreThanFloor(0.4));
         let missed: Vec<bool> = table.lines.iter().map(|line| line.contains("missed")).collect();
-        assert_eq!(missed, [true, false, true, false]);
+        assert_eq!(missed, [true, false, true, false, true, false]);
         assert!(!table.has_failures());
-        table.failed("e", &io::Error::other("no answer"));
+        table.failed("g", &io::Error::other("no answer"));
         assert!(table.has_failures());
     }
 }

@@ -105,9 +105,14 @@ pub fn apply_mask(payload: &mut [u8], key: [u8; 4]) {
 
 /// The request of a browser whose page came from the same host: `authority` is host and port.
 pub fn client_request(authority: &str) -> String {
+    client_request_with(authority, "")
+}
+
+/// The same with further header fields, each a line with its end.
+pub fn client_request_with(authority: &str, fields: &str) -> String {
     format!(
         "GET / HTTP/1.1\r\nHost: {authority}\r\nOrigin: http://{authority}\r\nUpgrade: websocket\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Key: {CLIENT_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Connection: Upgrade\r\nSec-WebSocket-Key: {CLIENT_KEY}\r\nSec-WebSocket-Version: 13\r\n{fields}\r\n"
     )
 }
 
