@@ -406,6 +406,13 @@ pub(crate) static TABLE: &[Row] = &[
         "More would only wait until max_wait.",
     ),
     row(
+        "application.limits.max_waiting_bytes",
+        Kind::Size(Zero::Refused),
+        r#""64MiB""#,
+        "Bytes of the messages that wait for their turn, of all together; one message may always wait",
+        "Room for max_waiting ordinary messages or 64 of the largest, and never the machine's memory.",
+    ),
+    row(
         "application.limits.max_wait",
         Kind::Duration(Zero::Refused),
         r#""10s""#,

@@ -123,6 +123,8 @@ pub struct Calls {
     pub max_running: usize,
     /// Calls that wait for their turn. 0: none waits, a full house answers at once.
     pub max_waiting: usize,
+    /// Bytes of the messages of those calls. One call may always wait, however long its message is.
+    pub max_waiting_bytes: usize,
     /// How long a call may wait for its turn before it is answered as busy.
     pub max_wait: Duration,
 }
@@ -234,6 +236,7 @@ impl Default for Config {
                 per_user: 4,
                 max_running: 64,
                 max_waiting: 4096,
+                max_waiting_bytes: 64 * 1024 * 1024,
                 max_wait: Duration::from_secs(10),
             },
             pipes: None,

@@ -22,6 +22,7 @@ pub(crate) struct TurnLimits {
     pub(crate) per_user: usize,
     pub(crate) max_running: usize,
     pub(crate) max_waiting: usize,
+    pub(crate) max_waiting_bytes: usize,
     pub(crate) max_wait: Duration,
 }
 
@@ -72,7 +73,7 @@ impl Share {
 /// Why a call gets no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Busy {
-    #[error("no room: application.limits.max_waiting calls wait already")]
+    #[error("no room: too many calls wait already (application.limits.max_waiting, max_waiting_bytes)")]
     Full,
     #[error("no turn within application.limits.max_wait")]
     WaitedTooLong,
@@ -101,6 +102,8 @@ struct State {
     lines: [Line; Share::COUNT],
     /// The line that is asked first for the next turn.
     next_line: usize,
+    /// What the waiting calls hold, until their futures are gone.
+    waiting_bytes: usize,
     waiters: Slab<Waiter>,
 }
 
@@ -160,18 +163,23 @@ impl Turns {
     /// Waits for a turn of this party.
     ///
     /// # Errors
-    /// [`Busy::Full`] at once where nobody else may wait, or later when a party that waits less needs the place;
+    /// `message_bytes` is what the call holds while it waits. [`Busy::Full`] at once where nobody else may wait, or later when a party that waits less needs the place;
     /// [`Busy::WaitedTooLong`] after `max_wait`.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the line.
-    pub(crate) async fn acquire(self: &Arc<Self>, party: Party, share: Share) -> Result<Turn, Busy> {
-        let waiter = match self.lock().enter(&party, share, &self.limits)? {
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        party: Party,
+        share: Share,
+        message_bytes: usize,
+    ) -> Result<Turn, Busy> {
+        let waiter = match self.lock().enter(&party, share, message_bytes, &self.limits)? {
             Entered::Running => return Ok(Turn { turns: Arc::clone(self), party, waited: Duration::ZERO }),
             Entered::Waiting(waiter) => waiter,
         };
         let began = Instant::now();
-        let waiting = Waiting { turns: Arc::clone(self), party, share, waiter, began };
+        let waiting = Waiting { turns: Arc::clone(self), party, share, message_bytes, waiter, began };
         tokio::time::timeout(self.limits.max_wait, waiting).await.unwrap_or(Err(Busy::WaitedTooLong))
     }
 
@@ -192,7 +200,13 @@ enum Entered {
 }
 
 impl State {
-    fn enter(&mut self, party: &Party, share: Share, limits: &TurnLimits) -> Result<Entered, Busy> {
+    fn enter(
+        &mut self,
+        party: &Party,
+        share: Share,
+        message_bytes: usize,
+        limits: &TurnLimits,
+    ) -> Result<Entered, Busy> {
         let line = share.index();
         // While nobody waits, only parties that are counted are known.
         let turns = if limits.counts(party) || !self.parties.is_empty() { self.parties.get(party) } else { None };
@@ -209,6 +223,10 @@ impl State {
         if self.lines[line].waiting >= limits.max_waiting {
             self.make_room(line, queued)?;
         }
+        if self.waiting_bytes > 0 && self.waiting_bytes.saturating_add(message_bytes) > limits.max_waiting_bytes {
+            return Err(Busy::Full);
+        }
+        self.waiting_bytes += message_bytes;
         let waiter = self.waiters.insert(Waiter::Waiting(None));
         self.lines[line].waiting += 1;
         self.parties.entry(party.clone()).or_default().queues[line].waiters.push_back(waiter);
@@ -292,12 +310,15 @@ impl State {
     }
 
     /// Somebody who waited has gone, or has seen the decision.
-    fn leave(&mut self, party: &Party, share: Share, waiter: usize, limits: &TurnLimits) {
-        match self.waiters.remove(waiter) {
+    fn leave(&mut self, waiting: &Waiting) {
+        let Waiting { turns, party, share, message_bytes, waiter, .. } = waiting;
+        let limits = &turns.limits;
+        self.waiting_bytes -= message_bytes;
+        match self.waiters.remove(*waiter) {
             Waiter::Waiting(_) => {
                 self.lines[share.index()].waiting -= 1;
                 if let Some(turns) = self.parties.get_mut(party) {
-                    turns.queues[share.index()].waiters.retain(|&queued| queued != waiter);
+                    turns.queues[share.index()].waiters.retain(|queued| queued != waiter);
                 }
                 self.forget_idle(party);
             }
@@ -318,6 +339,7 @@ struct Waiting {
     turns: Arc<Turns>,
     party: Party,
     share: Share,
+    message_bytes: usize,
     waiter: usize,
     began: Instant,
 }
@@ -345,7 +367,7 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.turns.lock().leave(&self.party, self.share, self.waiter, &self.turns.limits);
+        self.turns.lock().leave(self);
     }
 }
 
@@ -361,6 +383,7 @@ mod tests {
             per_user,
             max_running,
             max_waiting,
+            max_waiting_bytes: 1000,
             max_wait: Duration::from_secs(5),
         })
     }
@@ -375,7 +398,7 @@ mod tests {
 
     fn acquire_for(turns: &Arc<Turns>, party: Party, share: Share) -> Acquire {
         let turns = Arc::clone(turns);
-        Box::pin(async move { turns.acquire(party, share).await })
+        Box::pin(async move { turns.acquire(party, share, 1).await })
     }
 
     fn poll(acquire: &mut Acquire) -> Option<Result<Turn, Busy>> {
@@ -469,6 +492,30 @@ mod tests {
     }
 
     #[test]
+    fn waiting_calls_are_bounded_by_their_bytes_and_one_may_always_wait() {
+        paused(async {
+            let turns = turns(10, 1, 100);
+            let long = |name: &str, bytes| {
+                let (turns, party) = (Arc::clone(&turns), user(name));
+                Box::pin(async move { turns.acquire(party, Share::Messages, bytes).await }) as Acquire
+            };
+            let running = run(&turns, user("0"));
+            let mut first = long("1", 5000);
+            assert!(poll(&mut first).is_none(), "one may wait, however long");
+            assert_eq!(poll(&mut long("2", 1)).map(Result::err), Some(Some(Busy::Full)));
+            drop(first);
+            let (mut second, mut third) = (long("2", 600), long("3", 400));
+            assert!(poll(&mut second).is_none() && poll(&mut third).is_none());
+            assert_eq!(poll(&mut long("4", 1)).map(Result::err), Some(Some(Busy::Full)));
+            drop(running);
+            let second = poll(&mut second).expect("its turn");
+            assert!(poll(&mut long("4", 600)).is_none(), "what runs waits no more");
+            drop((second, third));
+            assert_eq!(turns.lock().waiting_bytes, 0);
+        });
+    }
+
+    #[test]
     fn whoever_goes_away_leaves_no_trace() {
         paused(async {
             let turns = turns(1, 1, 10);
@@ -492,7 +539,7 @@ mod tests {
         paused(async {
             let turns = turns(1, 1, 10);
             let _running = run(&turns, user("1"));
-            assert_eq!(turns.acquire(user("2"), Share::Messages).await.err(), Some(Busy::WaitedTooLong));
+            assert_eq!(turns.acquire(user("2"), Share::Messages, 0).await.err(), Some(Busy::WaitedTooLong));
             assert_eq!(turns.counts().waiting, 0);
         });
     }

@@ -150,6 +150,7 @@ impl Server {
             per_user: config.calls.per_user,
             max_running: config.calls.max_running,
             max_waiting: config.calls.max_waiting,
+            max_waiting_bytes: config.calls.max_waiting_bytes,
             max_wait: config.calls.max_wait,
         });
         let circuit = Arc::<Circuit>::default();

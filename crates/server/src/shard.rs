@@ -151,12 +151,17 @@ impl Shard {
     ///
     /// # Errors
     /// See [`Turns::acquire`]; at once where the application is left alone.
-    pub(crate) async fn acquire_turn(&self, caller: &Caller, event: CallEvent) -> Result<Turn, Busy> {
+    pub(crate) async fn acquire_turn(
+        &self,
+        caller: &Caller,
+        event: CallEvent,
+        message_bytes: usize,
+    ) -> Result<Turn, Busy> {
         if !self.circuit.admits(Instant::now) {
             return Err(Busy::LeftAlone);
         }
         let party = caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)));
-        self.turns.acquire(party, Share::of(event)).await
+        self.turns.acquire(party, Share::of(event), message_bytes).await
     }
 
     /// How a connection that opens now has to end, if the server is about to.

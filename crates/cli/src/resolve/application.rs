@@ -50,6 +50,7 @@ impl Resolver<'_> {
             per_user: self.number("application.limits.per_user"),
             max_running: self.number("application.limits.max_running"),
             max_waiting: self.number("application.limits.max_waiting"),
+            max_waiting_bytes: self.bytes("application.limits.max_waiting_bytes"),
             max_wait: settings.duration("application.limits.max_wait"),
         }
     }

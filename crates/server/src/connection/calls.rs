@@ -134,7 +134,7 @@ fn run(owner: &Owner<'_>, request: Request, sequence: u64, now: Instant) -> impl
 }
 
 async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: &Rc<CallReplies>) -> Result<(), Gone> {
-    let turn = match shard.acquire_turn(&call.caller, call.event).await {
+    let turn = match shard.acquire_turn(&call.caller, call.event, call.message.payload().len()).await {
         Ok(turn) => turn,
         Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,
     };
@@ -287,7 +287,7 @@ pub(crate) async fn run_detached(shard: Rc<Shard>, caller: Arc<Caller>, event: C
         }
         fn send(&self, _: Message) {}
     }
-    let Ok(turn) = shard.acquire_turn(&caller, event).await else {
+    let Ok(turn) = shard.acquire_turn(&caller, event, 0).await else {
         tracing::warn!(connection = %caller.id, %event, "call dropped: busy");
         return shard.counters.call_refused();
     };

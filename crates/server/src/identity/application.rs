@@ -24,7 +24,7 @@ const MAX_USER_BYTES: usize = 128;
 
 /// Asks the application.
 pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identity, NoIdentity> {
-    let turn = shard.acquire_turn(&caller, CallEvent::Validate).await.map_err(|busy| {
+    let turn = shard.acquire_turn(&caller, CallEvent::Validate, 0).await.map_err(|busy| {
         shard.counters.call_refused();
         NoIdentity::Unsettled(format!("the application could not be asked who it is: {busy}"))
     })?;
