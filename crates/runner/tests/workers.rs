@@ -474,3 +474,19 @@ fn changed_files_bring_fresh_workers_while_the_old_ones_serve() {
         until("the old ones have ended", || before.iter().all(|&pid| !exists(pid))).await;
     });
 }
+
+#[test]
+fn php_cgi_runs_a_script_as_it_is_for_more_calls_than_it_would_by_itself() {
+    with_spawner(|spawner| async move {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = directory.path().join("index.php");
+        std::fs::write(&script, "<?php echo getmypid(), ' ', $_SERVER['REQUEST_URI'];").expect("written");
+        let pool = Pool::new(WorkerSettings { script: Some(script), ..settings(&["php-cgi"]) }, &spawner);
+        let first = pool.ask("/first").await.reply();
+        let pid = first.strip_suffix(" /first").expect("its own words").to_owned();
+        // It would end itself after 500.
+        for call in 0..600 {
+            assert_eq!(pool.ask(&format!("/{call}")).await.reply(), format!("{pid} /{call}"));
+        }
+    });
+}

@@ -536,3 +536,155 @@ pub(super) enum Ended {
 fn pause_after(deaths_before: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1 << deaths_before.min(16)).min(LONGEST_PAUSE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec;
+
+    const RULES: Rules = Rules {
+        workers: 2,
+        max_calls: 0,
+        max_idle: Duration::ZERO,
+        max_memory_bytes: 0,
+        grace: Duration::from_secs(2),
+    };
+
+    /// A pool, its keeper and its clock.
+    struct Kept {
+        state: State,
+        now: Instant,
+        /// What was told of each worker, as long as it runs.
+        fates: BTreeMap<WorkerId, watch::Sender<Option<Obituary>>>,
+    }
+
+    impl Kept {
+        fn new(rules: Rules) -> Self {
+            let now = Instant::now();
+            Self { state: State::new(rules, now), now, fates: BTreeMap::new() }
+        }
+
+        /// Plans, and starts what is to be started. How many that were.
+        fn plan(&mut self) -> usize {
+            let plan = self.state.plan(self.now);
+            for (id, _) in &plan.start {
+                let (tell, fate) = watch::channel(None);
+                let address = Address { id: *id, socket: Path::new("/socket").into(), name: "a worker".into(), fate };
+                self.state.started(u32::try_from(*id).expect("few") + 100, address, self.now);
+                self.fates.insert(*id, tell);
+            }
+            plan.start.len()
+        }
+
+        fn after(&mut self, time: Duration) -> usize {
+            self.now += time;
+            self.plan()
+        }
+
+        fn lease(&mut self) -> Option<WorkerId> {
+            self.state.lease()?.ok().map(|address| address.id)
+        }
+
+        fn die(&mut self, id: WorkerId) -> Ended {
+            self.state.ended(id, &Fate::Ended(exec::Ended::Exit(1)), self.now)
+        }
+
+        fn states(&self) -> Vec<WorkerState> {
+            self.state.workers().map(|worker| worker.state).collect()
+        }
+    }
+
+    #[test]
+    fn all_are_started_at_once_and_take_calls_when_they_have_settled() {
+        let mut kept = Kept::new(RULES);
+        assert_eq!(kept.plan(), 2);
+        assert_eq!(kept.states(), [WorkerState::Starting; 2]);
+        assert_eq!(kept.after(SETTLES_IN), 0);
+        assert_eq!(kept.states(), [WorkerState::Idle; 2]);
+    }
+
+    #[test]
+    fn pauses_grow_to_ten_seconds_and_a_long_life_ends_them() {
+        let mut kept = Kept::new(Rules { workers: 1, ..RULES });
+        let mut pauses = Vec::new();
+        kept.plan();
+        for id in 0..9 {
+            let Ended::AtOnce { pause: Some(pause) } = kept.die(id) else { panic!("it died at once") };
+            pauses.push(pause.as_millis());
+            assert_eq!(kept.after(pause - Duration::from_millis(1)), 0, "none is started within the pause");
+            assert_eq!(kept.after(Duration::from_millis(1)), 1);
+        }
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        assert!(kept.state.trouble().is_some());
+        kept.after(AT_ONCE);
+        assert!(kept.state.trouble().is_none());
+        assert_eq!(kept.die(9), Ended::Unexpectedly);
+        assert_eq!(kept.plan(), 1);
+    }
+
+    #[test]
+    fn workers_that_die_together_are_one_trouble() {
+        let mut kept = Kept::new(Rules { workers: 4, ..RULES });
+        kept.plan();
+        assert_eq!(kept.die(0), Ended::AtOnce { pause: Some(FIRST_PAUSE) });
+        for id in 1..4 {
+            assert_eq!(kept.die(id), Ended::AtOnce { pause: None });
+        }
+        assert_eq!(kept.after(FIRST_PAUSE), 1, "one is tried, not four");
+        assert_eq!(kept.after(AT_ONCE), 3);
+    }
+
+    #[test]
+    fn waiting_calls_are_served_in_order_and_those_that_left_take_none() {
+        let mut kept = Kept::new(Rules { workers: 1, ..RULES });
+        kept.plan();
+        kept.after(SETTLES_IN);
+        let worker = kept.lease().expect("idle");
+        let mut wait = || kept.state.lease().expect("open").expect_err("busy");
+        let (left, mut first, mut second) = (wait(), wait(), wait());
+        drop(left);
+        kept.state.take_back(worker, Returned::Answered, kept.now);
+        assert!(first.try_recv().is_ok() && second.try_recv().is_err());
+        kept.state.take_back(worker, Returned::Answered, kept.now);
+        assert!(second.try_recv().is_ok());
+    }
+
+    #[test]
+    fn reload_replaces_one_by_one_and_never_has_fewer_than_wanted() {
+        let mut kept = Kept::new(RULES);
+        kept.plan();
+        kept.after(SETTLES_IN);
+        kept.state.reload(kept.now);
+        assert_eq!(kept.plan(), 1);
+        assert_eq!(kept.plan(), 0, "one more than wanted, not two");
+        for (old, replacements) in [(0, 1), (1, 0)] {
+            let takes_calls = |state: &&WorkerState| **state == WorkerState::Idle;
+            assert_eq!(kept.states().iter().filter(takes_calls).count(), 2);
+            assert_eq!(kept.after(SETTLES_IN), replacements, "the next one, once this one takes calls");
+            // The old one is not given to calls any more; its end is told later.
+            assert_eq!(kept.states()[0], WorkerState::Ending);
+            assert_eq!(kept.die(old), Ended::AsTold);
+        }
+        assert_eq!(kept.plan(), 0);
+        assert_eq!(kept.states(), [WorkerState::Idle; 2]);
+    }
+
+    #[test]
+    fn stop_ends_idle_workers_at_once_and_busy_ones_after_their_call_or_the_grace() {
+        let mut kept = Kept::new(RULES);
+        kept.plan();
+        kept.after(SETTLES_IN);
+        let busy = kept.lease().expect("idle");
+        kept.state.stop(kept.now);
+        kept.plan();
+        assert!(kept.lease().is_none());
+        assert_eq!(kept.states().iter().filter(|&&state| state == WorkerState::Busy).count(), 1);
+        assert!(kept.state.take_back(busy, Returned::Answered, kept.now), "the keeper ends it now");
+        kept.plan();
+        assert_eq!(kept.states(), [WorkerState::Ending; 2]);
+        assert!(!kept.state.is_over(kept.now));
+        kept.die(0);
+        kept.die(1);
+        assert!(kept.state.is_over(kept.now));
+    }
+}
