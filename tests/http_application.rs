@@ -251,16 +251,16 @@ fn servers_that_break_the_rules_fail_the_call_and_say_why() {
     let too_much = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
     for (answer, reply, reason) in [
         // Right, if unusual.
-        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", ""),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "ok", ""),
         ("HTTP/1.0 200 OK\r\n\r\nuntil the end", "until the end", ""),
         ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nwithout length", "without length", ""),
         (
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
             "ok",
             "",
         ),
         (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nin\r\n7\r\n chunks\r\n0\r\nTrailer: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nin\r\n7\r\n chunks\r\n0\r\nTrailer: x\r\n\r\n",
             "in chunks",
             "",
         ),
@@ -278,7 +278,8 @@ fn servers_that_break_the_rules_fail_the_call_and_say_why() {
         client.send("not a URI");
         let mut taken = accept(&listener);
         taken.write_all(answer.as_bytes()).ok();
-        // Whoever is not read any more does not get through the end either.
+        // Whoever is not read any more does not get through the end either. (Answers that would let the connection be kept say
+        // `Connection: close`: a kept one may stay until the next call.)
         taken.shutdown(std::net::Shutdown::Write).ok();
         assert_eq!(client.text(), reply, "{}", &answer[..answer.len().min(200)]);
         wootz.wait_for_log(reason);
