@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 
 /// When the call must have ended.
@@ -24,7 +25,9 @@ impl Deadline {
     /// Waits for it; pending for ever where there is none.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         match &mut self.0 {
-            Some(sleep) => sleep.as_mut().poll(cx).map(|()| Late),
+            // Whoever always has something to read uses the task's budget up, and a timer that has to pay for its look too
+            // would never be seen.
+            Some(sleep) => pin!(unconstrained(sleep.as_mut())).poll(cx).map(|()| Late),
             None => Poll::Pending,
         }
     }
@@ -37,5 +40,26 @@ impl Deadline {
             Poll::Pending => self.poll(cx).map(Err),
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tokio::task::coop::poll_proceed;
+
+    #[test]
+    fn somebody_who_is_always_ready_does_not_outrun_the_deadline() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut deadline = Deadline::after(Duration::from_millis(50));
+            let began = Instant::now();
+            // Ready whenever the task has budget left, as a socket is that always has bytes.
+            let always = || poll_fn(|cx| poll_proceed(cx).map(|budget| budget.made_progress()));
+            while deadline.before(always()).await.is_ok() {
+                assert!(began.elapsed() < Duration::from_secs(10), "the deadline was never seen");
+            }
+        });
     }
 }
