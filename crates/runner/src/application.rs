@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::call::{Call, Message, Utf8Bytes};
+use crate::deadline::{Deadline, Late};
 use crate::error::{CallError, Gone};
+use crate::reply::{ReplyAssembler, ReplyError};
 
 /// Runs calls: a command ([`Exec`](crate::exec::Exec)), or the code of a program that embeds this library.
 ///
@@ -142,6 +144,37 @@ pub struct CallOutcome {
     pub output_bytes: u64,
     /// The end of what it printed on standard error, at most 4 KiB.
     pub stderr: String,
+}
+
+/// Why messages that are ready were not sent.
+#[derive(Debug)]
+pub(crate) enum Unsent {
+    /// The call has no time left.
+    Late,
+    /// What was printed can't be sent.
+    Output(ReplyError),
+}
+
+/// Sends every message that is ready. While the reader has no room nothing more is read: the application waits in its write.
+///
+/// # Errors
+/// [`Gone`] when the browser is.
+pub(crate) async fn send_ready(
+    output: &mut ReplyAssembler,
+    replies: &mut Replies,
+    deadline: &mut Deadline,
+) -> Result<Result<(), Unsent>, Gone> {
+    loop {
+        let message = match output.next_message() {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Ok(())),
+            Err(error) => return Ok(Err(Unsent::Output(error))),
+        };
+        match deadline.before(replies.send(message)).await {
+            Ok(sent) => sent?,
+            Err(Late) => return Ok(Err(Unsent::Late)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::launcher::{Launched, Launcher, Program};
 use super::output::{Input, ReadEnd};
 use super::supervisor::Spawner;
 use super::wire::Ended;
-use crate::application::{Application, CallOutcome, Replies};
+use crate::application::{Application, CallOutcome, Replies, Unsent, send_ready};
 use crate::call::{Call, Message};
 use crate::deadline::{Deadline, Late};
 use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone};
@@ -156,17 +156,10 @@ impl Running {
                 Event::Printed(Err(error)) => return Ok(Stop::Output(error)),
                 Event::Printed(Ok(())) => {}
             }
-            loop {
-                let message = match output.next_message() {
-                    Ok(Some(message)) => message,
-                    Ok(None) => break,
-                    Err(error) => return Ok(Stop::Output(error)),
-                };
-                // While the reader has no room, nothing more is read: the application waits in its write.
-                match deadline.before(replies.send(message)).await {
-                    Ok(sent) => sent?,
-                    Err(Late) => return Ok(Stop::Late),
-                }
+            match send_ready(output, replies, deadline).await? {
+                Ok(()) => {}
+                Err(Unsent::Late) => return Ok(Stop::Late),
+                Err(Unsent::Output(error)) => return Ok(Stop::Output(error)),
             }
         }
     }

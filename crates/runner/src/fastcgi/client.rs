@@ -22,7 +22,7 @@ use super::records::{
     AfterAnswer, Begin, End, Outgoing, Piece, Position, ProtocolStatus, Records, RequestHead, Step, Written,
 };
 use super::response::HeaderBlock;
-use crate::application::{CallOutcome, Replies};
+use crate::application::{CallOutcome, Replies, Unsent, send_ready};
 use crate::call::{Call, CallEvent};
 use crate::deadline::{Deadline, Late};
 use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError};
@@ -173,17 +173,10 @@ impl<S: Transport> Conversation<'_, S> {
                 Event::Received(Err(stop)) | Event::Stop(stop) => return Ok(stop),
                 Event::NotBegun(error) => return Err(NotExchanged::NotBegun(error)),
             };
-            loop {
-                let message = match self.answer.output.next_message() {
-                    Ok(Some(message)) => message,
-                    Ok(None) => break,
-                    Err(error) => return Ok(Stop::Output(error)),
-                };
-                // While the reader has no room, nothing more is read: the application waits in its write.
-                match deadline.before(replies.send(message)).await {
-                    Ok(sent) => sent?,
-                    Err(Late) => return Ok(Stop::Late),
-                }
+            match send_ready(&mut self.answer.output, replies, deadline).await? {
+                Ok(()) => {}
+                Err(Unsent::Late) => return Ok(Stop::Late),
+                Err(Unsent::Output(error)) => return Ok(Stop::Output(error)),
             }
             if let Some(end) = end {
                 return Ok(Stop::End(end));
