@@ -20,6 +20,8 @@ pub struct Caller {
     pub id: ConnectionId,
     /// The user's id; `None` is a guest.
     pub user: Option<Arc<str>>,
+    /// The id of the user's session, which outlives the connection; `None` where identity comes from elsewhere. A secret.
+    pub session: Option<Arc<str>>,
     /// The browser's address; `None` where there is none (a Unix socket).
     pub remote: Option<SocketAddr>,
     /// The request target of the handshake, as it was written.
@@ -41,6 +43,7 @@ impl Caller {
         CallerBuilder {
             id,
             user: None,
+            session: None,
             remote: None,
             handshake_uri: handshake_uri.into(),
             variables: Vec::with_capacity(24),
@@ -68,6 +71,7 @@ impl Caller {
 pub struct CallerBuilder {
     id: ConnectionId,
     user: Option<Arc<str>>,
+    session: Option<Arc<str>>,
     remote: Option<SocketAddr>,
     handshake_uri: Box<str>,
     variables: Vec<(String, Vec<u8>)>,
@@ -78,6 +82,13 @@ impl CallerBuilder {
     #[must_use]
     pub fn user(mut self, user: Option<Arc<str>>) -> Self {
         self.user = user;
+        self
+    }
+
+    /// The id of the user's session: `WOOTZ_SESSION`.
+    #[must_use]
+    pub fn session(mut self, session: Option<Arc<str>>) -> Self {
+        self.session = session;
         self
     }
 
@@ -142,6 +153,7 @@ impl CallerBuilder {
         Caller {
             id: self.id,
             user: self.user,
+            session: self.session,
             remote: self.remote,
             handshake_uri: self.handshake_uri,
             variables: variables.into_boxed_slice(),
@@ -150,13 +162,14 @@ impl CallerBuilder {
 }
 
 /// Variables that every call computes itself.
-const COMPUTED: [&str; 15] = [
+const COMPUTED: [&str; 16] = [
     "GATEWAY_INTERFACE",
     "SERVER_SOFTWARE",
     "SERVER_PROTOCOL",
     "SCRIPT_NAME",
     "WOOTZ_EVENT",
     "WOOTZ_CONNECTION",
+    "WOOTZ_SESSION",
     "REQUEST_METHOD",
     "REQUEST_URI",
     "PATH_INFO",
@@ -185,6 +198,7 @@ fn computed<'c>(call: &'c Call, name: &str) -> Option<Cow<'c, [u8]>> {
         "SCRIPT_NAME" => borrowed(""),
         "WOOTZ_EVENT" => borrowed(call.event.as_str()),
         "WOOTZ_CONNECTION" => owned(call.caller.id),
+        "WOOTZ_SESSION" => borrowed(call.caller.session.as_deref()?),
         "REQUEST_METHOD" => borrowed(if call.message_uri().is_some() { "GET" } else { "POST" }),
         "REQUEST_URI" => borrowed(call.uri()),
         "PATH_INFO" => decode_path(split_uri(call.uri()).0),
@@ -368,7 +382,11 @@ mod tests {
         let guest = call(builder(), Message::empty());
         assert_eq!((variable(&guest, "REMOTE_USER"), variable(&guest, "REMOTE_ADDR")), (None, None));
         let mapped = "[::ffff:192.0.2.1]:443".parse().expect("an address");
-        let user = call(builder().user(Some("42".into())).remote(mapped), Message::empty());
+        let user = call(builder().user(Some("42".into())).session(Some("abc".into())).remote(mapped), Message::empty());
+        assert_eq!(
+            (variable(&guest, "WOOTZ_SESSION"), variable(&user, "WOOTZ_SESSION")),
+            (None, Some("abc".to_owned()))
+        );
         assert_eq!(variable(&user, "REMOTE_USER").as_deref(), Some("42"));
         assert_eq!(variable(&user, "REMOTE_ADDR").as_deref(), Some("192.0.2.1"));
         assert_eq!(variable(&user, "REMOTE_PORT").as_deref(), Some("443"));

@@ -97,8 +97,8 @@ async fn settle(shard: &Rc<Shard>, stream: &mut TcpStream, remote: SocketAddr) -
     let caller = Describe { shard, request: &request, remote, local: stream.local_addr().ok(), id: new_id()? };
     let identity = identify(shard, stream, &caller).await?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
-    let (user, expires) = (identity.user, identity.expires);
-    Ok((Arc::new(caller.with_user(user)), upgrade.kind, expires, response, head.rest().to_vec()))
+    let expires = identity.expires;
+    Ok((Arc::new(caller.with_identity(identity)), upgrade.kind, expires, response, head.rest().to_vec()))
 }
 
 async fn read_head(shard: &Shard, stream: &mut TcpStream) -> Result<Head, NoUpgrade> {
@@ -156,7 +156,7 @@ fn unavailable(reason: impl Into<String>) -> NoUpgrade {
 async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
     let settled = tokio::select! {
         biased;
-        settled = identity::settle(shard, || Arc::new(caller.with_user(None))) => settled,
+        settled = identity::settle(shard, || Arc::new(caller.with_identity(Identity::GUEST))) => settled,
         () = hangup(stream) => return Err(NoUpgrade::Gone),
     };
     settled.map_err(|refusal| match refusal {
@@ -244,9 +244,10 @@ struct Describe<'a> {
 }
 
 impl Describe<'_> {
-    fn with_user(&self, user: Option<Arc<str>>) -> Caller {
+    fn with_identity(&self, identity: Identity) -> Caller {
         let site = Site::of(self.request, self.local.map(|local| local.port()));
-        let mut caller = Caller::builder(self.id, self.request.uri()).user(user).remote(self.remote);
+        let mut caller = Caller::builder(self.id, self.request.uri()).remote(self.remote);
+        caller = caller.user(identity.user).session(identity.session);
         caller = caller.push("SERVER_NAME", site.name).push("SERVER_PORT", site.port.to_string());
         if site.scheme == Scheme::Https {
             caller = caller.push("HTTPS", "on");

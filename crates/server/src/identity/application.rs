@@ -99,7 +99,7 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
     }
     let answer = std::str::from_utf8(answer).map_err(|_| "the answer is not UTF-8".to_owned())?.trim();
     if !answer.starts_with('{') {
-        return Ok(Identity { user: user(answer)?, expires: None });
+        return Ok(Identity { user: user(answer)?, session: None, expires: None });
     }
     // The parser's message would quote the answer, which is nobody's but the application's.
     let json: AnswerJson = serde_json::from_str(answer).map_err(|error| {
@@ -123,7 +123,7 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
             now.checked_add(lifetime)
         }
     };
-    Ok(Identity { user: user(id.trim())?, expires })
+    Ok(Identity { user: user(id.trim())?, session: None, expires })
 }
 
 fn user(id: &str) -> Result<Option<Arc<str>>, String> {

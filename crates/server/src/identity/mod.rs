@@ -16,12 +16,14 @@ use crate::shard::Shard;
 pub(crate) struct Identity {
     /// `None`: a guest.
     pub(crate) user: Option<Arc<str>>,
+    /// The session that says so, where one does: what outlives the connection.
+    pub(crate) session: Option<Arc<str>>,
     /// When that ends. `None`: with the connection.
     pub(crate) expires: Option<Instant>,
 }
 
 impl Identity {
-    const GUEST: Self = Self { user: None, expires: None };
+    pub(crate) const GUEST: Self = Self { user: None, session: None, expires: None };
 }
 
 /// Why a browser is not let in. The texts are for the log.
