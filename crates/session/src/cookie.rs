@@ -1,0 +1,1 @@
+//! The cookie that names a session, read exactly as PHP reads it.

@@ -1,0 +1,1 @@
+//! JSON Web Tokens: who signed it, for whom, until when.

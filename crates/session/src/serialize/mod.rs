@@ -1,0 +1,1 @@
+//! Finds single values in what PHP has serialized. Reads, never builds.

@@ -1,0 +1,1 @@
+//! Where sites keep their sessions. Read-only.
