@@ -78,12 +78,19 @@ impl Redis {
 
     pub(super) async fn read(&self, id: &SessionId) -> Result<Option<Record>, StoreError> {
         let key = self.key(id);
-        let mut commands = redis::pipe();
-        // GETRANGE, because GET would bring whatever is there, and alone it can't tell an empty session from none.
-        commands.exists(&key).getrange(&key, 0, isize::try_from(self.max_bytes).unwrap_or(isize::MAX));
-        let ask = async |connection: &mut MultiplexedConnection| commands.query_async(connection).await;
-        let (exists, data): (bool, Bytes) = self.ask(std::slice::from_ref(id), ask).await?;
-        if exists || !data.is_empty() { self.record(data).map(Some) } else { Ok(None) }
+        // GET would bring whatever is there, however large.
+        let mut range = redis::cmd("GETRANGE");
+        range.arg(&key).arg(0).arg(self.max_bytes);
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(&key);
+        let ask = async |connection: &mut MultiplexedConnection| {
+            let data: Bytes = range.query_async(connection).await?;
+            // Only GETRANGE's answer for an empty session looks like that for none.
+            let exists = !data.is_empty() || exists.query_async(connection).await?;
+            Ok(exists.then_some(data))
+        };
+        let data = self.ask(std::slice::from_ref(id), ask).await?;
+        data.map(|data| self.record(data)).transpose()
     }
 
     pub(super) async fn recheck(&self, known: &[(SessionId, Version)]) -> Result<Vec<Recheck>, StoreError> {
@@ -210,7 +217,13 @@ impl Redis {
         let secrets = self.secrets.iter().map(String::as_str).chain(ids.iter().map(SessionId::as_str));
         let said = without(&error.to_string(), secrets);
         let place = &self.place;
-        match (error.kind(), error.code().unwrap_or_default()) {
+        // While it connects, the client tells the answer to SELECT in words only.
+        let code = match error.detail() {
+            Some("Authentication required" | "Authentication required.") => "NOAUTH",
+            Some("DB index is out of range") => "SELECT",
+            _ => error.code().unwrap_or_default(),
+        };
+        match (error.kind(), code) {
             (ErrorKind::AuthenticationFailed, _) | (_, "NOAUTH" | "WRONGPASS") => StoreError::Denied(format!(
                 "Redis at {place} refuses the login ({said}); identity.session.store needs its password, as in \
                  redis://:password@host:port/0 or redis://user:password@host:port/0"
@@ -222,14 +235,13 @@ impl Redis {
             )),
             (_, "WRONGTYPE") => StoreError::Damaged { place: place.clone(), what: "no string" },
             (_, "MOVED" | "ASK" | "CROSSSLOT") => StoreError::Settings(format!(
-                "Redis at {place} is a node of a cluster ({}), which can't keep wootz's sessions; identity.session.store must name a \
-                 Redis that has all of them",
-                error.code().unwrap_or_default()
+                "Redis at {place} is a node of a cluster ({code}), which can't be asked for sessions; identity.session.store must name a \
+                 Redis that has all of them"
             )),
             (_, "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN" | "CLUSTERDOWN") => {
                 StoreError::Failed(format!("Redis at {place} (identity.session.store) can't answer now: {said}"))
             }
-            (ErrorKind::InvalidClientConfig, _) => {
+            (ErrorKind::InvalidClientConfig, _) | (_, "SELECT") => {
                 StoreError::Settings(format!("Redis at {place} can't be used ({said}); correct identity.session.store"))
             }
             (ErrorKind::Io, _) => StoreError::Unreachable(format!(
