@@ -97,14 +97,15 @@ fn whole<'a>(reader: &mut Reader<'a>, walk: &mut Walk<'a, '_>) -> Result<(), Mal
 
 fn name_before_bar<'a>(reader: &mut Reader<'a>, naming: Naming) -> Result<&'a [u8], Malformed> {
     let rest = &reader.data[reader.at..];
-    let Some(length) = memchr::memchr(b'|', rest) else { return Err(reader.malformed("a name and `|`")) };
-    let name = &rest[..length];
     let foreign = |byte: &u8| byte.is_ascii_control() || matches!(byte, b'"' | b';');
-    if naming == Naming::Guessed && name.iter().any(foreign) {
-        return Err(reader.malformed("a format that can be told from others (the serializer has to be named)"));
+    match memchr::memchr(b'|', rest).map(|length| &rest[..length]) {
+        Some(name) if naming == Naming::Known || !name.iter().any(foreign) => {
+            reader.at += name.len() + 1;
+            Ok(name)
+        }
+        _ if naming == Naming::Known => Err(reader.malformed("a name and `|`")),
+        _ => Err(reader.malformed("a name and `|` (if it is another format, the serializer has to be named)")),
     }
-    reader.at += length + 1;
-    Ok(name)
 }
 
 fn name_of_length<'a>(length: usize, reader: &mut Reader<'a>) -> Result<&'a [u8], Malformed> {

@@ -259,8 +259,9 @@ impl<'a, 'p> Walk<'a, 'p> {
             let mut all = Walk::indexing();
             frame(&mut Reader::new(data), &mut all)?;
             let index = all.index.unwrap_or_default();
+            let known = self.known;
             for way in 0..self.ways.len() {
-                self.follow(way, data, &index, self.known)?;
+                self.follow(way, data, &index, known)?;
             }
         }
         let found = |hit| if let Hit::Value(value) = hit { Some(value) } else { None };
