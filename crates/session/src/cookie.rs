@@ -15,7 +15,7 @@ const MAX_NESTING: usize = 64;
 pub enum CookieId {
     /// No cookie of this name, an empty one, or an array (`PHPSESSID[]=x`): PHP would begin a new session.
     None,
-    /// A cookie that no session can have: PHP would refuse it, and begin none.
+    /// A value that is no session's id: PHP does not take it either.
     Malformed,
     /// The session's id.
     Id(SessionId),

@@ -100,7 +100,7 @@ fn read(data: &[u8], serializer: Serializer, values: &[(String, String)]) -> Res
 fn every_value_of_a_session_that_php_wrote_is_what_php_says_it_is() {
     let (mut compared, mut refused) = (0, 0);
     for (handler, serializer) in FORMATS {
-        for session in sessions(handler, 1, 700, "whole") {
+        for session in sessions(handler, 1, 450, "whole") {
             // PHP can't read some of its own sessions: where objects in classes of their own format are shared.
             let Some(values) = session.values else {
                 refused += 1;
@@ -126,14 +126,14 @@ fn every_value_of_a_session_that_php_wrote_is_what_php_says_it_is() {
         }
     }
     println!("{compared} values compared, {refused} sessions that PHP itself refused");
-    assert!(compared > 20_000 && refused < 100, "{compared} compared, {refused} refused");
+    assert!(compared > 20_000 && refused < 60, "{compared} compared, {refused} refused");
 }
 
 #[test]
 fn a_session_that_was_changed_is_refused_or_read_as_php_reads_it() {
     let (mut both, mut neither, mut stricter, mut laxer) = (0, 0, 0, 0);
     for (handler, serializer) in FORMATS {
-        for session in sessions(handler, 2, 1500, "changed") {
+        for session in sessions(handler, 2, 500, "changed") {
             let said = session.values.as_deref();
             match (said, read(&session.data, serializer, said.unwrap_or_default())) {
                 (Some(values), Ok(found)) => {
@@ -147,12 +147,15 @@ fn a_session_that_was_changed_is_refused_or_read_as_php_reads_it() {
                 }
                 (Some(_), Err(error)) => {
                     stricter += 1;
-                    println!("stricter: {handler}: {error}: {}", session.data.escape_ascii());
+                    // What follows the one array of php_serialize, PHP 8.2 does not look at.
+                    assert!(error.contains("the end"), "{handler}: {error}: {}", session.data.escape_ascii());
                 }
+                // A class or an enum case that is not there, a date that is none: only PHP knows.
                 (None, Ok(_)) => laxer += 1,
                 (None, Err(_)) => neither += 1,
             }
         }
     }
     println!("{both} read by both, {neither} by neither, {stricter} by PHP only, {laxer} by the reader only");
+    assert!(both > 200 && neither > 500 && laxer < neither / 10, "{both} both, {neither} neither, {laxer} laxer");
 }

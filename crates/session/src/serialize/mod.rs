@@ -118,6 +118,9 @@ pub fn find<'a>(data: &'a [u8], serializer: Serializer, paths: &[KeyPath]) -> Re
     if data.len() > MAX_BYTES {
         return Err(Malformed { at: MAX_BYTES, expected: "no more than 16 MiB" });
     }
+    if paths.is_empty() {
+        ways_end(data, serializer, &[])?;
+    }
     let mut found = Vec::with_capacity(paths.len());
     // A path has at most two ways.
     for paths in paths.chunks(MAX_WAYS / 2) {

@@ -104,8 +104,9 @@ function variable(): string {
 /** What a reader of the serialized form sees inside, or null if nothing. */
 function inside($value): ?array {
     if (is_array($value)) { return $value; }
-    if ($value instanceof Chosen) { return $value->data; }
-    if (!is_object($value) || $value instanceof UnitEnum || !in_array(get_class($value), ['stdClass', 'User'], true)) { return null; }
+    // Written like an object's properties.
+    if ($value instanceof Chosen) { $value = (object)$value->data; }
+    if (!is_object($value) || $value instanceof UnitEnum || !in_array(get_class($value), ['stdClass', 'User', '__PHP_Incomplete_Class'], true)) { return null; }
     $properties = (array)$value;
     foreach ($properties as $name => $property) {
         $name = (string)$name;
@@ -133,8 +134,8 @@ function a_path(array $session): ?string {
     $value = $session;
     for ($depth = 0; $depth < 8 && ($inside = inside($value)); $depth++) {
         $key = array_rand($inside);
-        // Only a whole path can be a key with a dot, and only text is one.
-        if ($key === '' || !preg_match('//u', (string)$key) || ($depth > 0 && str_contains((string)$key, '.'))) { break; }
+        // Only text can be named, nothing empty, and a key with a dot only as the whole path.
+        if (in_array('', explode('.', (string)$key), true) || !preg_match('//u', (string)$key) || ($depth > 0 && str_contains((string)$key, '.'))) { break; }
         $path[] = $key;
         $value = $inside[$key] ?? null;
         if (chance(4) || str_contains((string)$key, '.')) { break; }
