@@ -44,6 +44,18 @@ fn part() -> impl Strategy<Value = String> {
     prop_oneof![json.prop_map(|json| URL_SAFE_NO_PAD.encode(json)), "[A-Za-z0-9_-]{0,60}", "\\PC{0,20}"]
 }
 
+#[test]
+fn the_end_of_a_token_has_one_spelling_only() {
+    let characters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=. ";
+    for token in &valid().1 {
+        let (most, last) = token.split_at(token.len() - 1);
+        assert!(valid().0.iter().all(|verifier| verifier.verify(token, now()).is_ok()));
+        for other in characters.chars().filter(|other| !last.starts_with(*other)) {
+            nobody_accepts(&format!("{most}{other}"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
