@@ -117,7 +117,7 @@ fn a_source_says_by_its_prefix_that_it_is_a_secret() {
     assert_eq!(KeySource::parse("HS256:/etc/key").path(), Path::new("/etc/key"));
     let made = Made::new();
     let source = KeySource::parse(&format!("HS256:{}", made.path("secret").display()));
-    let verifier = load(JwtSettings { keys: vec![source], ..JwtSettings::default() });
+    let verifier = load(JwtSettings { keys: vec![source], audience: "wootz".to_owned(), ..JwtSettings::default() });
     assert!(verifier.verify(made.token("good HS256"), now()).is_ok());
 }
 
@@ -125,7 +125,7 @@ fn a_source_says_by_its_prefix_that_it_is_a_secret() {
 fn a_line_break_ends_a_text_and_belongs_to_bytes() {
     let made = Made::new();
     let signed_with = |secret: &[u8]| {
-        let claims = serde_json::json!({"sub": "42", "exp": jwt::NOW + 60});
+        let claims = serde_json::json!({"sub": "42", "exp": jwt::NOW + 60, "aud": "wootz"});
         let key = jsonwebtoken::EncodingKey::from_secret(secret);
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token")
     };

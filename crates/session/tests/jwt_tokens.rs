@@ -275,7 +275,7 @@ fn a_token_counts_from_nbf_to_exp_give_or_take_the_leeway() {
 #[test]
 fn issuer_and_audience_are_demanded_where_they_are_set() {
     let made = Made::new();
-    let free = load(made.files(&["secret"]));
+    let free = load(JwtSettings { audience: String::new(), ..made.files(&["secret"]) });
     let bound = load(JwtSettings {
         issuer: "https://issuer.example".to_owned(),
         audience: "wootz".to_owned(),
@@ -287,8 +287,14 @@ fn issuer_and_audience_are_demanded_where_they_are_set() {
     for (prefix, reason) in [("claim issuer ", Rejected::Issuer), ("claim audience ", Rejected::Audience)] {
         for (name, token) in made.tokens(prefix).into_iter().filter(|(name, _)| *name != "claim audience list") {
             assert_eq!(rejected(&bound, name, token), reason, "{name}");
-            assert_eq!(user(&free, name, token).as_deref(), Some("42"), "{name}");
         }
+    }
+    // RFC 7519 section 4.1.3: a token that is made for somebody is not for whoever does not say who it is.
+    assert_eq!(rejected(&free, "an audience", made.token("good HS256")), Rejected::Unaddressed);
+    let name = "claim audience missing";
+    assert_eq!(user(&free, name, made.token(name)).as_deref(), Some("42"));
+    for name in ["claim issuer other", "claim issuer missing"] {
+        assert_eq!(user(&load(made.files(&["secret"])), name, made.token(name)).as_deref(), Some("42"), "{name}");
     }
     for (name, token) in made.tokens("kind ") {
         assert!(matches!(rejected(&free, name, token), Rejected::Kind { .. }), "{name}");

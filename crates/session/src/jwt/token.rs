@@ -82,6 +82,9 @@ pub enum Rejected {
     /// It is for somebody else, or says not for whom.
     #[error("the token's aud does not contain identity.jwt.audience")]
     Audience,
+    /// It has an `aud`, and nothing is configured that it could name (RFC 7519 section 4.1.3: it MUST be rejected then).
+    #[error("the token is made for an audience (aud), and identity.jwt.audience does not say who we are")]
+    Unaddressed,
     /// Its user is no id.
     #[error("the token's user (identity.jwt.user_claim) {0}")]
     User(&'static str),
@@ -231,7 +234,12 @@ fn audience(claims: &Object, expected: &str) -> Result<(), Rejected> {
         }
         Some(Json::Null | Json::Bool | Json::Whole(_) | Json::Number(_) | Json::Object(_)) => return Err(KIND),
     };
-    if expected.is_empty() || contained { Ok(()) } else { Err(Rejected::Audience) }
+    match (expected, claims.get("aud")) {
+        ("", None) => Ok(()),
+        ("", Some(_)) => Err(Rejected::Unaddressed),
+        _ if contained => Ok(()),
+        _ => Err(Rejected::Audience),
+    }
 }
 
 /// The user in a claim of this name, or at this path: names that are addresses hold dots, too, so the whole name is

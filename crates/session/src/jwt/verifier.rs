@@ -28,7 +28,7 @@ pub struct JwtSettings {
     pub user_claim: String,
     /// Who must have made it (`iss`); empty: anybody whose key is here. `identity.jwt.issuer`.
     pub issuer: String,
-    /// For whom it must be (`aud`); empty: for anybody. `identity.jwt.audience`.
+    /// For whom it must be (`aud`); empty: it must not say. `identity.jwt.audience`.
     pub audience: String,
     /// By how much clocks may differ: added to `exp`, taken from `nbf`.
     pub leeway: Duration,

@@ -288,8 +288,8 @@ for name, value in {
     "true": "true",
     "huge": "18446744073709551616",
 }.items():
-    tokens[f"user {name}"] = raw(f'{{"sub":{value},"exp":{now + 60}}}')
+    tokens[f"user {name}"] = raw(f'{{"sub":{value},"exp":{now + 60},"aud":"wootz"}}')
 path = {"exp": now + 60, "auth": {"user": {"id": 7}}, "https://a.example/id": "dotted", "sub": "s"}
-tokens["user path"] = raw(json.dumps(path))
+tokens["user path"] = raw(json.dumps({**path, "aud": "wootz"}))
 
 write("tokens.json", json.dumps(tokens))

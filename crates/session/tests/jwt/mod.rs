@@ -65,12 +65,12 @@ impl Made {
     /// Settings with these key files.
     pub fn files(&self, files: &[&str]) -> JwtSettings {
         let keys = files.iter().map(|file| KeySource::File(self.path(file))).collect();
-        JwtSettings { keys, ..JwtSettings::default() }
+        JwtSettings { keys, audience: "wootz".to_owned(), ..JwtSettings::default() }
     }
 
     /// Settings with this set of keys.
     pub fn set(&self, file: &str) -> JwtSettings {
-        JwtSettings { jwks_file: Some(self.path(file)), ..JwtSettings::default() }
+        JwtSettings { jwks_file: Some(self.path(file)), audience: "wootz".to_owned(), ..JwtSettings::default() }
     }
 
     /// The keys of the site, one of each kind, in files.
