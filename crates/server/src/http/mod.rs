@@ -9,18 +9,19 @@ mod origin;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wootz_protocol::handshake::{self, Acceptance, Request};
 use wootz_runner::{Caller, ConnectionId};
+use wootz_session::jwt;
 
-use crate::config::Mode;
+use crate::config::{Mode, Provider};
 use crate::connection::{MailboxKind, Opened};
 use crate::console;
-use crate::identity::{self, Identity, NoIdentity};
+use crate::identity::{self, Asked, Identity, NoIdentity, Watched};
 use crate::shard::Shard;
 use head::{Head, HeadError};
 
@@ -74,8 +75,9 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: Socke
         () = shard.until_ending() => Err(unavailable("the server shuts down")),
     };
     match settled {
-        Ok((caller, kind, expires, response, unread)) => {
-            shard.open(Opened { stream, caller, kind, response, unread, expires });
+        Ok(settled) => {
+            let Settled { caller, kind, response, unread, expires, watched } = settled;
+            shard.open(Opened { stream, caller, kind, response, unread, expires, watched });
         }
         Err(NoUpgrade::Gone) => {}
         Err(NoUpgrade::Answered { response, status, reason }) => {
@@ -88,17 +90,26 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: Socke
     }
 }
 
-type Settled = (Arc<Caller>, MailboxKind, Option<std::time::Instant>, Bytes, Vec<u8>);
+/// All that a connection is but its socket.
+struct Settled {
+    caller: Arc<Caller>,
+    kind: MailboxKind,
+    response: Bytes,
+    unread: Vec<u8>,
+    expires: Option<Instant>,
+    watched: Option<Box<Watched>>,
+}
 
 async fn settle(shard: &Rc<Shard>, stream: &mut TcpStream, remote: SocketAddr) -> Result<Settled, NoUpgrade> {
     let head = read_head(shard, stream).await?;
     let request = head.request();
     let upgrade = upgrade(shard, &request)?;
     let caller = Describe { shard, request: &request, remote, local: stream.local_addr().ok(), id: new_id()? };
-    let identity = identify(shard, stream, &caller).await?;
+    let mut identity = identify(shard, stream, &caller).await?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
-    let expires = identity.expires;
-    Ok((Arc::new(caller.with_identity(identity)), upgrade.kind, expires, response, head.rest().to_vec()))
+    let (expires, watched) = (identity.expires, identity.watched.take());
+    let caller = Arc::new(caller.with_identity(identity));
+    Ok(Settled { caller, kind: upgrade.kind, response, unread: head.rest().to_vec(), expires, watched })
 }
 
 async fn read_head(shard: &Shard, stream: &mut TcpStream) -> Result<Head, NoUpgrade> {
@@ -144,6 +155,10 @@ fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
         (Some(console::SUBPROTOCOL.to_owned()), MailboxKind::Console)
     } else {
         let chosen = acceptance.choose_subprotocol(&config.calls.subprotocols);
+        // A browser whose token came as a subprotocol must be answered with one that is no secret.
+        let by_token = matches!(config.identity.provider, Provider::Jwt(_))
+            && acceptance.subprotocols().iter().any(|offered| offered == jwt::SUBPROTOCOL);
+        let chosen = chosen.or(by_token.then_some(jwt::SUBPROTOCOL));
         (chosen.map(str::to_owned), MailboxKind::Client)
     };
     Ok(Upgrade { acceptance, subprotocol, kind })
@@ -154,12 +169,18 @@ fn unavailable(reason: impl Into<String>) -> NoUpgrade {
 }
 
 async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
+    let as_guest = || Arc::new(caller.with_identity(Identity::GUEST));
+    let asked = Asked { request: caller.request, remote: caller.remote, caller: &as_guest };
     let settled = tokio::select! {
         biased;
-        settled = identity::settle(shard, || Arc::new(caller.with_identity(Identity::GUEST))) => settled,
+        settled = identity::settle(shard, &asked) => settled,
         () = hangup(stream) => return Err(NoUpgrade::Gone),
     };
     settled.map_err(|refusal| match refusal {
+        NoIdentity::BadToken(reason) => {
+            let challenge = [("WWW-Authenticate", "Bearer error=\"invalid_token\"")];
+            NoUpgrade::status(401, &challenge, "invalid token", reason)
+        }
         NoIdentity::Refused(reason) => NoUpgrade::status(403, &[], "refused", reason),
         NoIdentity::GuestRefused => {
             NoUpgrade::status(401, &[], "sign in first", "guests are refused (identity.guests)")
@@ -245,8 +266,14 @@ struct Describe<'a> {
 
 impl Describe<'_> {
     fn with_identity(&self, identity: Identity) -> Caller {
+        // A token is whose it is, and not for the application to store or to log.
+        let hides_token = matches!(self.shard.config.identity.provider, Provider::Jwt(_));
+        let uri = match hides_token {
+            true => jwt::without_token(self.request.uri()),
+            false => self.request.uri().into(),
+        };
         let site = Site::of(self.request, self.local.map(|local| local.port()));
-        let mut caller = Caller::builder(self.id, self.request.uri()).remote(self.remote);
+        let mut caller = Caller::builder(self.id, &uri).remote(self.remote);
         caller = caller.user(identity.user).session(identity.session);
         caller = caller.push("SERVER_NAME", site.name).push("SERVER_PORT", site.port.to_string());
         if site.scheme == Scheme::Https {
@@ -256,9 +283,14 @@ impl Describe<'_> {
             caller = caller.push("WOOTZ_CONTROL", control.socket.as_os_str().as_encoded_bytes());
         }
         for field in &self.request.headers {
-            if !HOP_FIELDS.iter().any(|hop| field.name.eq_ignore_ascii_case(hop)) {
-                caller = caller.header(field.name, field.value);
+            if HOP_FIELDS.iter().any(|hop| field.name.eq_ignore_ascii_case(hop)) {
+                continue;
             }
+            let offers = hides_token && field.name.eq_ignore_ascii_case("sec-websocket-protocol");
+            caller = match std::str::from_utf8(field.value).ok().filter(|_| offers) {
+                Some(offers) => caller.header(field.name, jwt::subprotocols_without_token(offers).as_bytes()),
+                None => caller.header(field.name, field.value),
+            };
         }
         caller.build()
     }
