@@ -6,6 +6,7 @@
 mod accounts;
 mod application;
 mod control;
+mod identity;
 mod origin;
 mod runner;
 #[cfg(test)]
@@ -16,9 +17,7 @@ use std::num::NonZero;
 use std::thread;
 
 use tracing::level_filters::LevelFilter;
-use wootz_server::config::{
-    Config, Control, Framing, Guests, Identity, Limits, Listen, Mode, Pipes, PortTaken, Provider, TextPing,
-};
+use wootz_server::config::{Config, Control, Framing, Limits, Listen, Mode, Pipes, PortTaken, TextPing};
 
 pub(crate) use self::control::control_socket;
 pub(crate) use self::runner::Runner;
@@ -137,29 +136,6 @@ impl Resolver<'_> {
             path: path.to_owned(),
             port_taken: if self.settings.flag("listen.auto_port") { PortTaken::TryNext } else { PortTaken::Refuse },
             shards,
-        }
-    }
-
-    fn identity(&mut self) -> Identity {
-        let mut allowed_origins = Vec::new();
-        for text in self.settings.list("identity.allowed_origins") {
-            match origin::parse(text) {
-                Ok(origin) => allowed_origins.push(origin),
-                Err(why) => self.problem("identity.allowed_origins", &format!("has \"{text}\": {why}")),
-            }
-        }
-        Identity {
-            provider: match self.settings.text("identity.provider") {
-                "none" => Provider::None,
-                "application" => Provider::Application,
-                other => not_in_the_table(other),
-            },
-            guests: match self.settings.text("identity.guests") {
-                "allow" => Guests::Allow,
-                "refuse" => Guests::Refuse,
-                other => not_in_the_table(other),
-            },
-            allowed_origins,
         }
     }
 
