@@ -9,7 +9,7 @@ use std::process::Command;
 use support::client::Client;
 use support::daemon::{Daemon, free_address};
 use support::raw::{Answer, Raw};
-use support::{Setup, Wootz, repository};
+use support::{Setup, Wootz, installed, repository, run};
 
 /// The example behind PHP's own web server, its sessions in a directory of the test.
 struct Site {
@@ -103,6 +103,26 @@ fn two_users_who_log_in_by_the_page_are_themselves_in_their_calls() {
     let mut forged = wootz.connect_as("PHPSESSID=aaaaaaaaaaaaaaaaaaaaaaaaaa");
     assert!(forged.ask("/whoami").starts_with("you are a guest"));
     assert!(wootz.pipe_of(forged.port()).starts_with(':'));
+}
+
+#[test]
+fn login_and_logout_in_chromium_are_seen_by_the_open_connection() {
+    installed("tests/node/node_modules/playwright-core");
+    let sessions = tempfile::tempdir().expect("a temporary directory");
+    let site = Site::start(sessions.path());
+    let example = repository().join("examples/php");
+    let path = format!("session.save_path={}", sessions.path().display());
+    let wootz = Setup::command(&["php", "-d", &path, "-d", "auto_prepend_file=prepend.php", "index.php"])
+        .setting("application.directory", format!("{:?}", example.to_str().expect("UTF-8")))
+        .setting("identity.provider", "\"session\"")
+        .setting("identity.session.store", format!("\"files:{}\"", sessions.path().display()))
+        .setting("identity.session.user_keys", "[\"user\"]")
+        .setting("identity.recheck", "\"1s\"")
+        .setting("identity.allowed_origins", format!("[\"http://{}\"]", site.address))
+        .start();
+    let page = format!("http://{}/?port={}", site.address, wootz.port());
+    let printed = run(Command::new("node").arg(repository().join("tests/node/login.js")).arg(page));
+    assert_eq!(printed.trim_end(), "all right");
 }
 
 #[test]
