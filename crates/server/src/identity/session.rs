@@ -213,10 +213,8 @@ impl Sessions {
 /// The first look is somewhere in the second half of the interval, by the session's id, so that the connections of a restart, which
 /// all come at once, are not all due at once.
 fn first_recheck(every: Duration, session: &SessionId) -> Duration {
-    use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-    let mut hasher = RandomState::new().build_hasher();
-    session.hash(&mut hasher);
-    let part = (hasher.finish() % 1024) as u32;
+    use std::hash::{BuildHasher, RandomState};
+    let part = (RandomState::new().hash_one(session) % 1024) as u32;
     every / 2 + every / 2 * part / 1024
 }
 
