@@ -7,6 +7,7 @@ mod frame;
 mod json;
 mod path;
 mod reader;
+mod skip;
 mod value;
 mod walk;
 

@@ -8,6 +8,7 @@
 use super::Malformed;
 use super::path::{Fit, Segment};
 use super::reader::{Key, Reader, Token};
+use super::skip::plain_entries;
 use super::value::Value;
 
 /// PHP's `unserialize_max_depth`: what lies deeper could not be read there either.
@@ -127,6 +128,11 @@ impl<'a, 'p> Walk<'a, 'p> {
         self.begin(reader, wanted)?;
         while self.open.len() > outer {
             let Some(open) = self.open.last_mut() else { return Ok(()) };
+            if open.ways == 0 && self.index.is_none() {
+                let (skipped, at) = plain_entries(reader.data, reader.at, open.left);
+                (open.left, reader.at) = (open.left - skipped, at);
+                self.numbered += skipped;
+            }
             if open.left == 0 {
                 reader.expect(b'}', "`}`")?;
                 self.open.pop();
