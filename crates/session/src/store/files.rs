@@ -77,6 +77,11 @@ impl From<rustix::fs::Statx> for Seen {
     }
 }
 
+/// Whether there is nothing at a path. An id of the browser's may be longer than a file's name can be.
+fn is_nowhere(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG)
+}
+
 /// What one attempt to read a file has found.
 enum Attempt {
     Read(Record),
@@ -153,7 +158,7 @@ impl Files {
         let path = Path::new(OsStr::from_bytes(path));
         let seen = match Seen::at(path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(seen) => seen,
-            Err(Errno::NOENT) => return Recheck::Gone,
+            Err(error) if is_nowhere(error) => return Recheck::Gone,
             Err(error) => return Recheck::Unreadable(self.failed(error)),
         };
         if seen.age(now) > self.max_age {
@@ -192,7 +197,7 @@ impl Files {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(file) => Ok(Some(file)),
-            Err(Errno::NOENT) => Ok(None),
+            Err(error) if is_nowhere(error) => Ok(None),
             Err(Errno::LOOP) => Err(self.not_a_file("a symbolic link")),
             Err(Errno::NXIO) => Err(self.not_a_file("a socket")),
             Err(error) => Err(self.failed(error)),
@@ -255,7 +260,7 @@ impl Files {
         let opened = Seen::of(file).map_err(|error| self.failed(error))?;
         match Seen::at(path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) => Ok(named.inode == opened.inode && opened.links > 0),
-            Err(Errno::NOENT) => Ok(false),
+            Err(error) if is_nowhere(error) => Ok(false),
             Err(error) => Err(self.failed(error)),
         }
     }

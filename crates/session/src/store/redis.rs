@@ -244,6 +244,10 @@ impl Redis {
             (ErrorKind::InvalidClientConfig, _) | (_, "SELECT") => {
                 StoreError::Settings(format!("Redis at {place} can't be used ({said}); correct identity.session.store"))
             }
+            (ErrorKind::Io, _) if said.contains("certificate") => StoreError::Unreachable(format!(
+                "the certificate of Redis at {place} is not trusted ({said}); name who has signed it in identity.session.store, as in \
+                 rediss://host:port/0?ca=/etc/redis/ca.pem"
+            )),
             (ErrorKind::Io, _) => StoreError::Unreachable(format!(
                 "Redis at {place} (identity.session.store) can't be reached: {said}; start it, or correct the address"
             )),
