@@ -38,7 +38,9 @@ impl Gate {
         self.check()?;
         let entered = timeout_at(deadline, self.attempt.lock()).await;
         self.check()?;
-        entered.map_err(|_| StoreError::Slow("other reads are still connecting to the store of sessions".to_owned()))
+        entered.map_err(|_| {
+            StoreError::Slow("other reads are still connecting to what identity.session.store names".to_owned())
+        })
     }
 
     /// A failure: the pause begins, longer each time.

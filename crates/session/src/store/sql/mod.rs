@@ -348,7 +348,8 @@ fn is_lost(error: &sqlx::Error) -> bool {
             if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
                 return matches!(error.number(), 1053 | 1927 | 4031);
             }
-            matches!(&*code, "57P01" | "57P02" | "57P03" | "25P03")
+            // And a prepared statement that does not fit the table any more, or is another server's behind a pooler.
+            matches!(&*code, "57P01" | "57P02" | "57P03" | "25P03" | "0A000" | "26000")
         }
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         _ => false,
