@@ -1,33 +1,62 @@
-//! The quick way over what nobody asks for: keys with plain values, as PHP writes them.
+//! The quick way over what nobody asks for: keys with plain values, and arrays of them, as PHP writes them.
 //!
 //! The law: it takes only what is surely well-formed and plain. Before anything else it stops, and the reader of tokens judges.
 
-/// How many keys with plain values begin at `at`, at most `limit`, and where the first of the others does.
-pub(super) fn plain_entries(data: &[u8], mut at: usize, limit: usize) -> (usize, usize) {
-    for count in 0..limit {
-        match entry(data, at) {
-            Some(end) => at = end,
-            None => return (count, at),
-        }
-    }
-    (limit, at)
+/// Arrays in each other that are skipped at once. What could not be is read again, so often at most.
+pub(super) const MAX_DEPTH: usize = 4;
+
+/// What was skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Skipped {
+    /// Keys with their values.
+    pub(super) entries: usize,
+    /// All values, also those in arrays.
+    pub(super) values: usize,
+    /// Where the first that is not plain begins.
+    pub(super) at: usize,
 }
 
+/// Skips keys with plain values that begin at `at`, at most `limit`, with arrays at most `depth` deep.
+pub(super) fn plain_entries(data: &[u8], at: usize, limit: usize, depth: usize) -> Skipped {
+    let mut skipped = Skipped { entries: 0, values: 0, at };
+    while skipped.entries < limit {
+        let Some((end, values)) = entry(data, skipped.at, depth) else { break };
+        skipped = Skipped { entries: skipped.entries + 1, values: skipped.values + values, at: end };
+    }
+    skipped
+}
+
+/// Where a key's value ends, and how many values it is.
 #[inline(always)]
-fn entry(data: &[u8], at: usize) -> Option<usize> {
+fn entry(data: &[u8], at: usize, depth: usize) -> Option<(usize, usize)> {
     let at = match data.get(at..at + 2)? {
         b"s:" => string(data, at + 2)?,
         b"i:" => integer(data, at + 2)?,
         _ => return None,
     };
-    match data.get(at..at + 2)? {
-        b"s:" => string(data, at + 2),
-        b"i:" => integer(data, at + 2),
-        b"N;" => Some(at + 2),
-        b"b:" => matches!(data.get(at + 2..at + 4)?, b"0;" | b"1;").then_some(at + 4),
-        b"d:" => decimal(data, at + 2),
-        _ => None,
+    let end = match data.get(at..at + 2)? {
+        b"s:" => string(data, at + 2)?,
+        b"i:" => integer(data, at + 2)?,
+        b"N;" => at + 2,
+        b"b:" if matches!(data.get(at + 2..at + 4)?, b"0;" | b"1;") => at + 4,
+        b"d:" => decimal(data, at + 2)?,
+        b"a:" => return array(data, at + 2, depth),
+        _ => return None,
+    };
+    Some((end, 1))
+}
+
+fn array(data: &[u8], at: usize, depth: usize) -> Option<(usize, usize)> {
+    let (count, at) = digits(data, at)?;
+    if data.get(at..at + 2)? != b":{" || (depth == 0 && count > 0) {
+        return None;
     }
+    let (mut at, mut values) = (at + 2, 1);
+    for _ in 0..count {
+        let (end, inner) = entry(data, at, depth - 1)?;
+        (at, values) = (end, values + inner);
+    }
+    (*data.get(at)? == b'}').then_some((at + 1, values))
 }
 
 /// Where the digits at `at` end; `None` if there are none, or more than a length needs.
@@ -72,11 +101,18 @@ mod tests {
 
     #[test]
     fn plain_entries_are_skipped_up_to_the_first_other_one() {
-        let plain = b"i:0;i:-5;s:1:\"a\";N;i:1;b:1;i:2;d:0.5;i:3;d:-7;s:0:\"\";s:3:\"\"; \";";
-        assert_eq!(plain_entries(plain, 0, 6), (6, plain.len()));
-        assert_eq!(plain_entries(plain, 0, 2), (2, 19));
+        let skip = |data: &[u8], limit| plain_entries(data, 0, limit, 2);
+        let plain = b"i:0;i:-5;s:1:\"a\";N;i:1;b:1;i:2;d:0.5;i:3;d:-7;s:0:\"\";s:2:\"; \";";
+        assert_eq!(skip(plain, 6), Skipped { entries: 6, values: 6, at: plain.len() });
+        assert_eq!(skip(plain, 2), Skipped { entries: 2, values: 2, at: 19 });
+        let arrays = b"i:0;a:2:{i:0;a:1:{i:0;a:0:{}}i:1;N;}i:1;i:5;";
+        assert_eq!(skip(arrays, 9), Skipped { entries: 2, values: 5, at: arrays.len() });
         let others = [
-            "a:0:{}",
+            "a:1:{i:0;a:1:{i:0;a:1:{i:0;N;}}}",
+            "a:1:{i:0;r:1;}",
+            "a:1:{}",
+            "a:0:{N;}",
+            "a:9999:{i:0;N;}",
             "O:1:\"A\":0:{}",
             "R:1;",
             "S:1:\"a\";",
@@ -89,12 +125,13 @@ mod tests {
             "",
         ];
         for other in others {
-            assert_eq!(plain_entries(format!("i:0;N;i:1;{other}").as_bytes(), 0, 9), (1, 6), "{other}");
+            let data = format!("i:0;N;i:1;{other}");
+            assert_eq!(skip(data.as_bytes(), 9), Skipped { entries: 1, values: 1, at: 6 }, "{other}");
         }
         for key in
             ["i:x;N;", "b:1;N;", "s:99:\"a\";N;", "s:999999999999999999:\"a\";N;", "s:9999999999999999999999:\"a\";N;"]
         {
-            assert_eq!(plain_entries(key.as_bytes(), 0, 9), (0, 0), "{key}");
+            assert_eq!(skip(key.as_bytes(), 9), Skipped { entries: 0, values: 0, at: 0 }, "{key}");
         }
     }
 }

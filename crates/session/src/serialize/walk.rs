@@ -1,14 +1,14 @@
 //! One way through serialized data, keeping what is asked for.
 //!
-//! The law: no recursion over arrays and objects, no step back, nothing is allocated by a length that the data only claim. A value that
-//! was found is forgotten when its key comes again: in PHP the last one wins.
+//! The law: no recursion by the data's depth, nothing is read more than a few times ([`skip`]), nothing is allocated by a length that the data
+//! only claim. A value that was found is forgotten when its key comes again: in PHP the last one wins.
 //!
 //! PHP numbers values from 1 as they begin, over the whole file, for references to name them. `R` has no number of its own, `r` has.
 
 use super::Malformed;
 use super::path::{Fit, Segment};
 use super::reader::{Key, Reader, Token};
-use super::skip::plain_entries;
+use super::skip;
 use super::value::Value;
 
 /// PHP's `unserialize_max_depth`: what lies deeper could not be read there either.
@@ -127,11 +127,13 @@ impl<'a, 'p> Walk<'a, 'p> {
         let outer = self.open.len();
         self.begin(reader, wanted)?;
         while self.open.len() > outer {
+            let deeper = MAX_DEPTH.saturating_sub(self.open.len()).min(skip::MAX_DEPTH);
             let Some(open) = self.open.last_mut() else { return Ok(()) };
             if open.ways == 0 && self.index.is_none() {
-                let (skipped, at) = plain_entries(reader.data, reader.at, open.left);
-                (open.left, reader.at) = (open.left - skipped, at);
-                self.numbered += skipped;
+                let skipped = skip::plain_entries(reader.data, reader.at, open.left, deeper);
+                open.left -= skipped.entries;
+                reader.at = skipped.at;
+                self.numbered += skipped.values;
             }
             if open.left == 0 {
                 reader.expect(b'}', "`}`")?;
