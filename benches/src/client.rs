@@ -29,12 +29,7 @@ pub fn wrong(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// Connects and upgrades; returns the open stream (blocking) and what came after the 101.
-pub fn open(address: SocketAddr) -> io::Result<(TcpStream, Vec<u8>)> {
-    open_with(address, "")
-}
-
-/// The same with further header fields, each a line with its end.
+/// Connects and upgrades, with further header fields, each a line with its end; returns the open stream (blocking) and what came after the 101.
 pub fn open_with(address: SocketAddr, fields: &str) -> io::Result<(TcpStream, Vec<u8>)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;

@@ -34,10 +34,15 @@ enum Flow {
 impl Herd {
     /// Opens `count` connections, one after another.
     pub fn connect(address: SocketAddr, count: usize) -> io::Result<Self> {
+        Self::connect_with(address, count, |_| String::new())
+    }
+
+    /// The same, each with header fields of its own, by its number.
+    pub fn connect_with(address: SocketAddr, count: usize, fields: impl Fn(usize) -> String) -> io::Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut members = Vec::with_capacity(count);
         for number in 0..count {
-            let (stream, held) = client::open(address)?;
+            let (stream, held) = client::open_with(address, &fields(number))?;
             stream.set_nonblocking(true)?;
             epoll::add(&poll, stream.as_fd(), EventData::new_u64(number as u64), EventFlags::IN)?;
             members.push(Member { stream, held });

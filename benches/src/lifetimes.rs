@@ -15,6 +15,8 @@ use crate::client::{self, Heard, PATIENCE, wrong};
 pub struct Lifetime<'p> {
     /// The server.
     pub address: SocketAddr,
+    /// More header fields of the handshake, each with its end of line.
+    pub fields: &'p str,
     /// Messages, one after another, each sent when the one before is answered.
     pub messages: usize,
     /// The payload of each.
@@ -52,7 +54,7 @@ struct Script<'p> {
 pub fn live(plan: &Lifetime<'_>, count: usize, at_once: usize) -> io::Result<Duration> {
     let script = Script {
         plan,
-        request: wire::client_request(&plan.address.to_string()).into_bytes(),
+        request: wire::client_request_with(&plan.address.to_string(), plan.fields).into_bytes(),
         message: client::frame(wire::TEXT, plan.message),
         close: client::close_frame(),
     };

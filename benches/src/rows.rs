@@ -7,6 +7,7 @@ mod fpm;
 mod fpm_many;
 mod handshakes;
 mod http;
+mod identity;
 mod isolate;
 mod lifetimes;
 mod memory;
@@ -35,7 +36,7 @@ pub struct Row {
 }
 
 /// All of them, in the order of the table.
-pub const ALL: [Row; 13] = [
+pub const ALL: [Row; 15] = [
     memory::ROW,
     push::ROW,
     echo::ROW,
@@ -48,6 +49,8 @@ pub const ALL: [Row; 13] = [
     isolate::ROW,
     flood::ROW,
     http::ROW,
+    identity::ROW,
+    identity::RECHECK_ROW,
     session::ROW,
 ];
 

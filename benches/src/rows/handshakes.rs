@@ -43,6 +43,6 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
 }
 
 fn round(server: &Server, count: usize) -> io::Result<f64> {
-    let plan = Lifetime { address: server.address, messages: 0, message: b"", answer: b"" };
+    let plan = Lifetime { address: server.address, fields: "", messages: 0, message: b"", answer: b"" };
     Ok(count as f64 / live(&plan, count, AT_ONCE)?.as_secs_f64())
 }

@@ -61,7 +61,7 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
 
 /// Messages per second over `count` connections that each send `messages`.
 fn per_second(server: &Server, count: usize, messages: usize) -> io::Result<f64> {
-    let plan = Lifetime { address: server.address, messages, message: b"world", answer: b"hello" };
+    let plan = Lifetime { address: server.address, fields: "", messages, message: b"world", answer: b"hello" };
     Ok((count * messages) as f64 / live(&plan, count, AT_ONCE)?.as_secs_f64())
 }
 
