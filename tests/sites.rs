@@ -132,12 +132,15 @@ impl MariaDb {
         run(Command::new("mariadb-install-db")
             .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
             .args(user)
+            .arg(set("tmpdir", directory.path()))
             .arg(set("datadir", &data)));
         let program = if Path::new("/usr/sbin/mariadbd").exists() { "/usr/sbin/mariadbd" } else { "mariadbd" };
         let mut command = Command::new(program);
         command.args(["--no-defaults", "--skip-networking", "--innodb-buffer-pool-size=16M"]).args(user);
         command
             .arg(set("datadir", &data))
+            // A MariaDB that starts removes what others have in a common one.
+            .arg(set("tmpdir", directory.path()))
             .arg(set("socket", &socket))
             .arg(set("pid-file", &directory.path().join("pid")));
         let mut server = Daemon::start(&mut command);
