@@ -78,7 +78,7 @@ fn mistake_of_any_source_stops_the_start_with_2() {
 fn key_that_does_nothing_yet_is_refused_and_so_is_broken_toml() {
     for (toml, said) in [
         ("[tls]\ncert = \"x\"\n", "wootz.toml:"),
-        ("[identity.session]\ncookie = \"x\"\n", "not supported"),
+        ("[cluster]\nurl = \"x\"\n", "not supported"),
         ("[application.limits]\nburst = 1\n", "wootz.toml:2"),
         ("[listen\naddress = 1\n", "wootz.toml:1"),
         ("[listen]\naddress = \"127.0.0.1:0\"\naddress = \"127.0.0.1:1\"\n", "wootz.toml:3"),
