@@ -8,17 +8,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use wootz_hub::Hub;
 use wootz_protocol::CloseCode;
 use wootz_runner::{CallEvent, Caller, DynApplication};
 
+use crate::admission::{Admission, Handshakes};
 use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::connection::{Connection, Ending, Mailbox, Opened};
 use crate::console::Note;
 use crate::dispatch::{Busy, Party, Share, Turn, Turns};
+use crate::listener::{Listener, Unwatched};
 use crate::metrics::Counters;
 use crate::push::{Delivery, Directory, GLOBAL_NAME, execute};
 use crate::timers::Timers;
@@ -74,6 +75,8 @@ pub(crate) struct Shard {
     pub(crate) application: Rc<dyn DynApplication>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) circuit: Arc<Circuit>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) handshakes: Handshakes,
     pub(crate) counters: Arc<Counters>,
     pub(crate) hub: RefCell<Hub<Mailbox>>,
     pub(crate) timers: Timers,
@@ -90,9 +93,10 @@ pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) circuit: Arc<Circuit>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) directory: Option<Directory>,
-    pub(crate) listener: std::net::TcpListener,
+    pub(crate) listeners: Vec<Unwatched>,
     pub(crate) inbox: mpsc::Receiver<ShardCommand>,
 }
 
@@ -116,6 +120,8 @@ impl Shard {
             config: Arc::clone(&parts.config),
             turns: Arc::clone(&parts.turns),
             circuit: Arc::clone(&parts.circuit),
+            admission: Arc::clone(&parts.admission),
+            handshakes: Handshakes::new(limits.max_handshakes, parts.config.listen.shards),
             counters: Arc::clone(&parts.counters),
             directory: parts.directory.take(),
             hub: RefCell::default(),
@@ -236,15 +242,16 @@ impl Future for CountedConnection {
 /// Runs a shard until it is told to end and its connections have ended. Must be called inside the shard's own runtime.
 ///
 /// # Errors
-/// The listener can't be watched.
+/// A listener can't be watched.
 pub(crate) async fn run(mut parts: Parts, application: Rc<dyn DynApplication>) -> io::Result<()> {
     let shard = Rc::new(Shard::new(&mut parts, application));
-    let listener = TcpListener::from_std(parts.listener)?;
+    let listeners = std::mem::take(&mut parts.listeners);
+    let listeners = listeners.into_iter().map(Unwatched::watch).collect::<io::Result<Vec<_>>>()?;
     let timers = tokio::task::spawn_local(run_timers(Rc::clone(&shard)));
     {
-        let accepting = std::pin::pin!(accept(&shard, listener));
+        let accepting = std::pin::pin!(accept(&shard, listeners));
         let receiving = std::pin::pin!(serve_inbox(&shard, &mut parts.inbox));
-        // Accepting never ends by itself; ending the select closes the listener.
+        // Accepting never ends by itself; ending the select closes the listeners.
         tokio::select! {
             () = accepting => {}
             () = receiving => {}
@@ -255,14 +262,15 @@ pub(crate) async fn run(mut parts: Parts, application: Rc<dyn DynApplication>) -
     Ok(())
 }
 
-async fn accept(shard: &Rc<Shard>, listener: TcpListener) {
+async fn accept(shard: &Rc<Shard>, listeners: Vec<Listener>) {
     let mut trouble = listener::AcceptTrouble::default();
+    let mut turn = 0;
     loop {
         for _ in 0..ACCEPT_BATCH {
-            match listener.accept().await {
-                Ok((stream, remote)) => {
+            match listener::accept(&listeners, &mut turn).await {
+                Ok(accepted) => {
                     shard.counters.accepted();
-                    shard.spawn(http::serve(Rc::clone(shard), stream, remote));
+                    shard.spawn(http::serve(Rc::clone(shard), accepted));
                 }
                 Err(error) => trouble.wait_after(&error).await,
             }

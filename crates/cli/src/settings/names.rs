@@ -5,8 +5,6 @@ use super::{SECTIONS, TABLE};
 /// Settings and whole sections of the interface that this version does not have. Saying so is kinder than "unknown",
 /// and taking them without effect would be a lie.
 const LATER: &[&str] = &[
-    "listen.proxy_protocol",
-    "listen.trusted_proxies",
     "tls",
     "identity.verify_ip",
     "identity.recheck",
@@ -14,9 +12,6 @@ const LATER: &[&str] = &[
     "identity.jwt",
     "control.http_address",
     "control.token_file",
-    "limits.max_connections",
-    "limits.per_address",
-    "limits.per_user",
     "limits.messages_per_second",
     "compression",
     "cluster",

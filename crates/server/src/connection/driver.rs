@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use wootz_hub::Key;
 use wootz_protocol::{CloseCode, ControlFrame, Endpoint, Event, Input, Message as Received, Role, TimeoutAction};
 use wootz_runner::{CallEvent, Caller, Message, Utf8Bytes};
 
 use super::calls::{self, Calls, Owner, Request};
 use super::mailbox::{Ending, Mailbox, MailboxKind};
+use crate::admission::Place;
 use crate::config::{Notify, TextPing};
+use crate::listener::Stream;
 use crate::push::RequestPipe;
 use crate::shard::Shard;
 
@@ -38,8 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the handshake made: an answered upgrade, and who is at the other end.
 pub(crate) struct Opened {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) caller: Arc<Caller>,
+    /// What it is counted as, until it ends.
+    pub(crate) place: Place,
     pub(crate) kind: MailboxKind,
     /// The 101, the first thing that is written.
     pub(crate) response: Bytes,
@@ -59,6 +62,7 @@ pub(crate) struct Connection {
     stage: Stage,
     busy: Option<Box<Busy>>,
     pipe: Option<Box<RequestPipe>>,
+    _place: Place,
     expires: Option<Instant>,
     blocked_since: Option<Instant>,
     armed: Option<Instant>,
@@ -132,6 +136,7 @@ impl Connection {
             endpoint: Endpoint::new(Role::Server, now),
             mailbox,
             pipe: shard.open_request_pipe(&caller),
+            _place: opened.place,
             caller,
             key,
             stage: Stage::Open,
