@@ -130,7 +130,8 @@ fn socket_of_an_ended_server_is_replaced_and_one_of_a_living_server_or_of_somebo
     );
     assert_eq!(ask_unix(&socket, "c d"), "c d");
 
-    let places: [(&str, fn(&Path)); 3] = [
+    type Put = fn(&Path);
+    let places: [(&str, Put); 3] = [
         ("a file", |path| fs::write(path, "mine").expect("a file")),
         ("a directory", |path| fs::create_dir(path).expect("a directory")),
         ("a link", |path| std::os::unix::fs::symlink("nowhere", path).expect("a link")),
@@ -221,7 +222,7 @@ fn sockets_of_systemd_are_served_and_no_call_and_no_helper_holds_them() {
         let held = links(child).into_iter().filter(|link| sockets.contains(link)).count();
         assert_eq!(held, 0, "{:?}", support::process::Process::of(child));
     }
-    drop(daemon);
+    drop((raw, daemon));
     // Its maker is who removes it.
     assert!(socket.exists());
 }

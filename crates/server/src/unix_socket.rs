@@ -5,12 +5,13 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// How long another server's start is waited for; it takes some system calls.
@@ -67,7 +68,8 @@ pub enum UnixSocketError {
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: (u64, u64),
+    /// Open, so that no file made later, by a server that took the name over, can have the same number.
+    file: OwnedFd,
 }
 
 /// Makes the socket, in place of one that an ended server left. It does not block.
@@ -81,8 +83,9 @@ pub(crate) fn bind(place: &Place<'_>) -> Result<(UnixListener, SocketFile), Unix
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed("making it"))?;
     let address = SockAddr::unix(path).map_err(failed("its path"))?;
     socket.bind(&address).map_err(failed("binding it"))?;
-    let seen = std::fs::symlink_metadata(path).map_err(failed("looking at it"))?;
-    let file = SocketFile { path: path.to_owned(), identity: (seen.dev(), seen.ino()) };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| failed("looking at it")(error.into()))?;
+    let file = SocketFile { path: path.to_owned(), file };
     // Nobody can connect before `listen`, so nobody gets in before the mode is set.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(place.mode)).map_err(failed("setting its mode"))?;
     if place.group.is_some() {
@@ -132,8 +135,10 @@ fn remove_left_socket(place: &Place<'_>) -> Result<(), UnixSocketError> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let still_ours =
-            std::fs::symlink_metadata(&self.path).is_ok_and(|seen| (seen.dev(), seen.ino()) == self.identity);
+        let still_ours = rustix::fs::fstat(&self.file).is_ok_and(|ours| {
+            std::fs::symlink_metadata(&self.path)
+                .is_ok_and(|seen| (seen.dev(), seen.ino()) == (ours.st_dev, ours.st_ino))
+        });
         if still_ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(socket = %self.path.display(), %error, "the socket can't be removed");
         }
@@ -189,10 +194,10 @@ mod tests {
     fn name_that_somebody_else_has_taken_since_is_left_alone() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("s");
-        let (_listener, file) = bind_at(&path).expect("a free name");
-        // Renamed, not made there: a new file could get the number of the old one.
-        std::fs::write(directory.path().join("other"), "another's").expect("a file");
-        std::fs::rename(directory.path().join("other"), &path).expect("it is there");
+        let (listener, file) = bind_at(&path).expect("a free name");
+        drop(listener);
+        std::fs::remove_file(&path).expect("it is there");
+        let _other = UnixListener::bind(&path).expect("a free name");
         drop(file);
         assert!(path.exists());
     }

@@ -46,8 +46,10 @@ const HOP_FIELDS: [&str; 7] = [
 enum NoUpgrade {
     /// The request gets this answer. The reason is for the log.
     Answered { response: Vec<u8>, status: u16, reason: String },
-    /// The socket is closed without an answer. The reason is for the log.
-    Closed { by: RefusedBy, reason: String },
+    /// No proxy speaks, or a wrong one: the socket is closed. The reason is for the log.
+    NoProxy { reason: String },
+    /// The oldest of too many that have sent no whole request: the socket is closed.
+    Evicted,
     /// Nobody is there to be answered.
     Gone,
 }
@@ -104,8 +106,10 @@ pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
             shard.open(Opened { stream, caller, kind, place, response, unread, expires });
         }
         Err(NoUpgrade::Gone) => {}
-        Err(NoUpgrade::Closed { by, reason }) => {
-            shard.counters.refused_by(by);
+        // A flood of them would be one of the log's: it has been told once.
+        Err(NoUpgrade::Evicted) => shard.counters.refused_by(RefusedBy::MaxHandshakes),
+        Err(NoUpgrade::NoProxy { reason }) => {
+            shard.counters.refused_by(RefusedBy::ProxyProtocol);
             tracing::info!(remote = %sender.address, %reason, "connection closed before its handshake");
         }
         Err(NoUpgrade::Answered { response, status, reason }) => {
@@ -171,10 +175,7 @@ async fn request_head(shard: &Shard, stream: &mut Stream, sender: &mut Sender) -
     tokio::select! {
         biased;
         head = reading => head,
-        () = unfinished.evicted() => Err(NoUpgrade::Closed {
-            by: RefusedBy::MaxHandshakes,
-            reason: "the oldest of more unfinished handshakes than limits.max_handshakes".to_owned(),
-        }),
+        () = unfinished.evicted() => Err(NoUpgrade::Evicted),
     }
 }
 
@@ -185,12 +186,13 @@ async fn proxy_header(
     sender: &mut Sender,
     deadline: tokio::time::Instant,
 ) -> Result<Vec<u8>, NoUpgrade> {
-    let closed = |reason| NoUpgrade::Closed { by: RefusedBy::ProxyProtocol, reason };
     if !sender.is_trusted {
         let reason = "listen.proxy_protocol = true takes connections of listen.trusted_proxies only, and this is none";
-        return Err(closed(reason.to_owned()));
+        return Err(NoUpgrade::NoProxy { reason: reason.to_owned() });
     }
-    let wrong = |why: &str| closed(format!("listen.proxy_protocol = true wants a PROXY header first: {why}"));
+    let wrong = |why: &str| NoUpgrade::NoProxy {
+        reason: format!("listen.proxy_protocol = true wants a PROXY header first: {why}"),
+    };
     let mut bytes = Vec::new();
     let header = loop {
         match tokio::time::timeout_at(deadline, read_some(stream, &shard.read_buffer, &mut bytes)).await {
