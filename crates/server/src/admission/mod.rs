@@ -21,9 +21,9 @@ pub(crate) use self::handshakes::Handshakes;
 /// What one household or one server is given of IPv6: who has one address of it has them all.
 const V6_PREFIX_BITS: u8 = 64;
 
-/// Addresses that are remembered without a connection, only because they came lately. At this bound all of those are forgotten: each may come in
-/// a burst again, and the memory stays bounded.
-const MAX_REMEMBERED: usize = 131_072;
+/// Addresses that are remembered without a connection, only because they came lately. Are there more at a look, all of those are forgotten, and each
+/// may come in a burst again; the next look comes before there are twice as many, so the memory is bounded.
+const MAX_REMEMBERED: usize = 65_536;
 
 /// The table is first looked through for addresses to forget at this size.
 const FIRST_SWEEP: usize = 1024;
@@ -188,7 +188,7 @@ impl Table {
             self.addresses.retain(|_, visits| visits.open > 0);
         }
         self.addresses.shrink_to(self.addresses.len() * 2);
-        self.sweep_at = (self.addresses.len() * 2).max(FIRST_SWEEP);
+        self.sweep_at = (self.addresses.len() * 2).min(open + 2 * MAX_REMEMBERED).max(FIRST_SWEEP);
     }
 
     fn leave(&mut self, network: Network, user: Option<&Arc<str>>) {
@@ -196,9 +196,13 @@ impl Table {
         if let Some(visits) = self.addresses.get_mut(&network) {
             visits.open -= 1;
         }
-        if let Some(user) = user
-            && let Entry::Occupied(mut count) = self.users.entry(Arc::clone(user))
-        {
+        if let Some(user) = user {
+            self.leave_user(user);
+        }
+    }
+
+    fn leave_user(&mut self, user: &Arc<str>) {
+        if let Entry::Occupied(mut count) = self.users.entry(Arc::clone(user)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -208,12 +212,15 @@ impl Table {
 }
 
 impl Place {
-    /// Counts the place for this user too.
+    /// Counts the place for this user too, and no more for the one it was counted for before.
     ///
     /// # Errors
-    /// The user has as many connections as one may have.
+    /// The user has as many connections as one may have; nothing has changed then.
     pub(crate) fn take_for(&mut self, user: &Arc<str>) -> Result<(), NoRoom> {
         let Some(taken) = self.0.as_mut().filter(|taken| taken.admission.limits.per_user > 0) else { return Ok(()) };
+        if taken.user.as_ref() == Some(user) {
+            return Ok(());
+        }
         let mut table = taken.admission.table();
         let count = table.users.entry(Arc::clone(user)).or_insert(0);
         // One that has no connection yet may always have one, so no entry without a connection is left here.
@@ -221,8 +228,9 @@ impl Place {
             return Err(NoRoom::PerUser);
         }
         *count += 1;
-        drop(table);
-        taken.user = Some(Arc::clone(user));
+        if let Some(before) = taken.user.replace(Arc::clone(user)) {
+            table.leave_user(&before);
+        }
         Ok(())
     }
 }
@@ -290,6 +298,9 @@ mod tests {
         let mut places = [place("192.0.2.1"), place("192.0.2.2"), place("192.0.2.3")];
         assert_eq!(places.each_mut().map(|place| place.take_for(&user)), [Ok(()), Ok(()), Err(NoRoom::PerUser)]);
         assert_eq!(places[2].take_for(&"43".into()), Ok(()));
+        // One that becomes another user is that one's.
+        assert_eq!((places[0].take_for(&"43".into()), places[2].take_for(&user)), (Ok(()), Ok(())));
+        assert_eq!(admission.table().users[&user], 2);
         drop(places);
         assert!(admission.table().users.is_empty());
         assert_eq!(admission.table().connections, 0);
@@ -331,10 +342,10 @@ mod tests {
         let admission = admission(|limits| (limits.handshakes_per_second, limits.per_address) = (1, 5));
         let now = Instant::now();
         let open = admission.admit(ip("203.0.113.1"), now).expect("room");
-        for number in 0..3 * u32::try_from(MAX_REMEMBERED).expect("it fits") {
+        for number in 0..2 * u32::try_from(MAX_REMEMBERED).expect("it fits") {
             assert!(admission.admit(std::net::Ipv4Addr::from_bits(number).into(), now).is_ok());
         }
-        assert!(admission.table().addresses.len() <= 2 * MAX_REMEMBERED + 2);
+        assert!(admission.table().addresses.len() <= MAX_REMEMBERED + 2);
         assert_eq!(admission.table().addresses[&Network::of(ip("203.0.113.1"))].open, 1);
         drop(open);
     }
