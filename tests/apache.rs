@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 use support::client::Client;
+use support::daemon::free_address;
 use support::{Setup, run, wait_until};
 use tempfile::TempDir;
 
@@ -30,7 +31,7 @@ impl Apache {
         for path in [directory.path(), &root] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
         }
-        let address = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let address = free_address();
         let path = directory.path().display();
         let modules = ["mpm_event", "authz_core", "dir", "mime", "rewrite", "proxy", "proxy_http", "proxy_wstunnel"]
             .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))

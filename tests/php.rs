@@ -2,38 +2,33 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use support::client::Client;
+use support::daemon::{Daemon, free_address};
 use support::raw::{Answer, Raw};
-use support::{Setup, Wootz, repository, wait_until};
+use support::{Setup, Wootz, installed, repository, run};
 
 /// The example behind PHP's own web server, its sessions in a directory of the test.
 struct Site {
-    server: Child,
     address: SocketAddr,
+    _server: Daemon,
 }
 
 impl Site {
     fn start(sessions: &Path) -> Self {
-        // PHP can't choose a free port itself; between the look and its start another program may take this one.
-        let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-        let address = free();
-        let server = Command::new("php")
-            .arg("-d")
-            .arg(format!("session.save_path={}", sessions.display()))
-            .args(["-S", &address.to_string(), "examples/php/index.php"])
-            .current_dir(repository())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("PHP, which tests/run installs");
-        let site = Self { server, address };
-        wait_until("PHP serves the example", || std::net::TcpStream::connect(address).ok());
-        site
+        let address = free_address();
+        let mut server = Daemon::start(
+            Command::new("php")
+                .arg("-d")
+                .arg(format!("session.save_path={}", sessions.display()))
+                .args(["-S", &address.to_string(), "examples/php/index.php"])
+                .current_dir(repository()),
+        );
+        server.wait_for("PHP serves the example", || TcpStream::connect(address).ok());
+        Self { address, _server: server }
     }
 
     fn request(&self, line: &str, cookie: &str, form: &str) -> Answer {
@@ -52,13 +47,6 @@ impl Site {
         let answer = self.request("POST /login", "", &format!("user={user}&password={password}"));
         assert_eq!(answer.status, 303, "{answer:?}");
         cookie_of(&answer)
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        self.server.kill().ok();
-        self.server.wait().ok();
     }
 }
 
@@ -115,6 +103,26 @@ fn two_users_who_log_in_by_the_page_are_themselves_in_their_calls() {
     let mut forged = wootz.connect_as("PHPSESSID=aaaaaaaaaaaaaaaaaaaaaaaaaa");
     assert!(forged.ask("/whoami").starts_with("you are a guest"));
     assert!(wootz.pipe_of(forged.port()).starts_with(':'));
+}
+
+#[test]
+fn login_and_logout_in_chromium_are_seen_by_the_open_connection() {
+    installed("tests/node/node_modules/playwright-core");
+    let sessions = tempfile::tempdir().expect("a temporary directory");
+    let site = Site::start(sessions.path());
+    let example = repository().join("examples/php");
+    let path = format!("session.save_path={}", sessions.path().display());
+    let wootz = Setup::command(&["php", "-d", &path, "-d", "auto_prepend_file=prepend.php", "index.php"])
+        .setting("application.directory", format!("{:?}", example.to_str().expect("UTF-8")))
+        .setting("identity.provider", "\"session\"")
+        .setting("identity.session.store", format!("\"files:{}\"", sessions.path().display()))
+        .setting("identity.session.user_keys", "[\"user\"]")
+        .setting("identity.recheck", "\"1s\"")
+        .setting("identity.allowed_origins", format!("[\"http://{}\"]", site.address))
+        .start();
+    let page = format!("http://{}/?port={}", site.address, wootz.port());
+    let printed = run(Command::new("node").arg(repository().join("tests/node/login.js")).arg(page));
+    assert_eq!(printed.trim_end(), "all right");
 }
 
 #[test]

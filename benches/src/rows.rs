@@ -11,6 +11,7 @@ mod isolate;
 mod lifetimes;
 mod memory;
 mod push;
+mod session;
 
 use std::io;
 
@@ -34,7 +35,7 @@ pub struct Row {
 }
 
 /// All of them, in the order of the table.
-pub const ALL: [Row; 12] = [
+pub const ALL: [Row; 13] = [
     memory::ROW,
     push::ROW,
     echo::ROW,
@@ -47,6 +48,7 @@ pub const ALL: [Row; 12] = [
     isolate::ROW,
     flood::ROW,
     http::ROW,
+    session::ROW,
 ];
 
 /// Starts the real server on the core of the servers with `application` (program and arguments) behind it.

@@ -3,7 +3,7 @@
 const USERS = ['alice' => 'wonderland', 'bob' => 'builder']; // an example: real passwords are stored by password_hash()
 
 session_start(['cookie_httponly' => true, 'cookie_samesite' => 'Lax']);
-if (($_SERVER['WOOTZ_EVENT'] ?? '') === 'validate') exit($_SESSION['user'] ?? ''); // who connects: nothing means a guest
+if (($_SERVER['WOOTZ_EVENT'] ?? '') === 'validate') exit($_SESSION['user'] ?? ''); // only asked for with provider = "application"
 
 switch (strtok($_SERVER['REQUEST_URI'], '?')) {
     case '/count':
@@ -32,7 +32,8 @@ switch (strtok($_SERVER['REQUEST_URI'], '?')) {
 <p><button data-uri="/count">/count</button> <button data-uri="/whoami">/whoami</button></p><pre id="log" aria-live="polite"></pre>
 <script>
 const log = (line) => document.getElementById('log').append(line + '\n');
-const socket = new WebSocket(`ws://${location.hostname}:8888/`);
+const port = new URLSearchParams(location.search).get('port') ?? 8888;
+const socket = new WebSocket(`ws://${location.hostname}:${port}/`);
 socket.onopen = () => log('connected');
 socket.onmessage = (event) => log('← ' + event.data);
 socket.onclose = (event) => log(`closed, ${event.code}. Is wootz running?`);

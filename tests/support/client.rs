@@ -47,6 +47,11 @@ impl Client {
         }
     }
 
+    /// The subprotocol that the server chose.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.answer.headers().get("Sec-WebSocket-Protocol")?.to_str().ok()
+    }
+
     /// The port of the browser's end.
     pub fn port(&self) -> u16 {
         self.socket.get_ref().local_addr().expect("a connected socket").port()

@@ -75,9 +75,26 @@ impl Drop for Daemon {
     }
 }
 
-/// A port that nobody listens on. Between this look and the start of who listens there, another program may take it.
+/// Ports below the range from which Linux takes those of outgoing connections and of `bind` with port 0, so that no connection of a
+/// test beside this one can take a port between the look and the start of who will listen there.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
+/// An address on which a server that can't choose its port itself may listen: nobody listens there, and no other test is given it
+/// while this process lives.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound")
+    let claims = std::env::temp_dir().join("wootz-test-ports");
+    fs::create_dir_all(&claims).expect("a directory for claims");
+    let start = std::process::id() as usize * 61 % PORTS.len();
+    let found = PORTS.cycle().skip(start).take(PORTS.len()).find_map(|port| {
+        let claim = fs::File::options().create(true).truncate(false).write(true).open(claims.join(port.to_string()));
+        let claim = claim.ok()?;
+        rustix::fs::flock(&claim, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
+        let listener = TcpListener::bind(("127.0.0.1", port)).ok()?;
+        // The lock ends with this process, also when it is killed.
+        std::mem::forget(claim);
+        listener.local_addr().ok()
+    });
+    found.expect("a free port")
 }
 
 /// A request as a browser makes it; `fields` each end with CRLF.

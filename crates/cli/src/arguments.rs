@@ -98,7 +98,7 @@ fn named(key: &str) -> Option<Arg> {
     let flag = row.flag?;
     let argument = Arg::new(row.key).long(flag.name).help(row.help);
     Some(match flag.value {
-        FlagValue::True => argument.action(ArgAction::SetTrue),
+        FlagValue::True | FlagValue::False => argument.action(ArgAction::SetTrue),
         FlagValue::Named(value) => argument.value_name(value).allow_hyphen_values(true),
     })
 }
@@ -124,6 +124,7 @@ fn overrides(matches: &ArgMatches) -> Vec<Override> {
     for row in TABLE {
         let text = match row.flag.map(|flag| flag.value) {
             Some(FlagValue::True) => given(matches, row.key).then(|| "true".to_owned()),
+            Some(FlagValue::False) => given(matches, row.key).then(|| "false".to_owned()),
             Some(FlagValue::Named(_)) => matches.try_get_one::<String>(row.key).ok().flatten().cloned(),
             None => None,
         };

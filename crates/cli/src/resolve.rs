@@ -6,6 +6,7 @@
 mod accounts;
 mod application;
 mod control;
+mod identity;
 mod listen;
 mod origin;
 mod runner;
@@ -15,7 +16,7 @@ mod tests;
 use std::ffi::OsString;
 
 use tracing::level_filters::LevelFilter;
-use wootz_server::config::{Config, Control, Framing, Guests, Identity, Limits, Mode, Pipes, Provider, TextPing};
+use wootz_server::config::{Config, Control, Framing, Limits, Mode, Pipes, TextPing};
 
 pub(crate) use self::control::control_socket;
 pub(crate) use self::runner::Runner;
@@ -110,29 +111,6 @@ impl Resolver<'_> {
 
     fn number(&self, key: &str) -> usize {
         self.settings.count(key) as usize
-    }
-
-    fn identity(&mut self) -> Identity {
-        let mut allowed_origins = Vec::new();
-        for text in self.settings.list("identity.allowed_origins") {
-            match origin::parse(text) {
-                Ok(origin) => allowed_origins.push(origin),
-                Err(why) => self.problem("identity.allowed_origins", &format!("has \"{text}\": {why}")),
-            }
-        }
-        Identity {
-            provider: match self.settings.text("identity.provider") {
-                "none" => Provider::None,
-                "application" => Provider::Application,
-                other => not_in_the_table(other),
-            },
-            guests: match self.settings.text("identity.guests") {
-                "allow" => Guests::Allow,
-                "refuse" => Guests::Refuse,
-                other => not_in_the_table(other),
-            },
-            allowed_origins,
-        }
     }
 
     fn pipes(&mut self) -> Option<Pipes> {

@@ -29,6 +29,8 @@ pub(crate) struct Row {
     pub(crate) flag: Option<Flag>,
     /// The ways of running calls that it means something to; empty: all.
     pub(crate) only: &'static [Way],
+    /// The `identity.provider` that it means something to. `None`: all.
+    pub(crate) provider: Option<&'static str>,
     /// What it is, in one line.
     pub(crate) help: &'static str,
     /// Why the default is what it is.
@@ -51,6 +53,8 @@ pub(crate) struct Flag {
 pub(crate) enum FlagValue {
     /// Nothing: the flag says `true`.
     True,
+    /// Nothing: the flag says `false`.
+    False,
     /// A value, called so in the help.
     Named(&'static str),
 }
@@ -80,10 +84,15 @@ impl Row {
         self.only = ways;
         self
     }
+
+    const fn provider(mut self, provider: &'static str) -> Self {
+        self.provider = Some(provider);
+        self
+    }
 }
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str, why: &'static str) -> Row {
-    Row { key, kind, default, flag: None, only: &[], help, why }
+    Row { key, kind, default, flag: None, only: &[], provider: None, help, why }
 }
 
 const fn choice(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
@@ -109,6 +118,8 @@ const HTTP: &[Way] = &[Way::HttpServer];
 pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("listen", "Where browsers connect."),
     ("identity", "Who may connect, and who they are."),
+    ("identity.session", "The provider session: the site's own sessions, read and never written."),
+    ("identity.jwt", "The provider jwt: signed tokens (RFC 7519)."),
     ("application", "What runs for each message."),
     ("application.fastcgi", "The runner fastcgi: a server such as php-fpm, or workers that wootz starts and keeps."),
     ("application.http", "The runner http: a server that runs already."),
@@ -188,10 +199,10 @@ pub(crate) static TABLE: &[Row] = &[
     ),
     row(
         "identity.provider",
-        choice(&["none", "application"], &["session", "jwt"]),
-        r#""none""#,
-        "Who says which user a browser is: nobody, or the application in a call before the handshake is answered",
-        "Every browser is a guest until you say how users are told apart.",
+        choice(&["session", "application", "jwt", "none"], &[]),
+        r#""session""#,
+        "Who says which user a browser is: the site's own session, the application in a call before the handshake is answered, a signed token, or nobody",
+        "The browser has the site's cookie already. Where nothing is set and this machine has no directory of PHP's sessions, it is none.",
     ),
     row(
         "identity.guests",
@@ -208,6 +219,151 @@ pub(crate) static TABLE: &[Row] = &[
         "Pages that may open a connection: same-origin, * for all, or origins such as https://example.com",
         "A browser sends its cookies with every handshake, so a foreign page could act as your user.",
     ),
+    row(
+        "identity.verify_ip",
+        Kind::Bool,
+        "true",
+        "Refuse a browser whose address is not the one that its session was recorded for, where one is recorded (a column of the table, or identity.session.address_keys)",
+        "A stolen cookie is of no use elsewhere.",
+    )
+    .flag("no-verify-ip", FlagValue::False)
+    .provider("session"),
+    row(
+        "identity.recheck",
+        Kind::Duration(Zero::Means("never")),
+        r#""60s""#,
+        "How often the session of an open connection is looked at again; one that has ended closes the connection with 4401",
+        "A logout reaches every tab within a minute, at a price that is hard to measure.",
+    )
+    .provider("session"),
+    row(
+        "identity.user_change",
+        choice(&["close", "move"], &[]),
+        r#""close""#,
+        "What happens to an open connection whose session has another user: closed with 4401, or it goes on as the new one",
+        "The page of the old user is best loaded again.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.cookie",
+        Kind::Text,
+        r#""PHPSESSID""#,
+        "Name of the cookie that holds the session's id",
+        "PHP's own default (session.name).",
+    )
+    .provider("session"),
+    row(
+        "identity.session.store",
+        Kind::Text,
+        r#""files:/var/lib/php/sessions""#,
+        "Where the sessions are: files:DIRECTORY, redis://HOST:PORT/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE, postgres://…, sqlite:FILE; what php.ini has as session.save_path is understood too",
+        "Where Debian's PHP keeps them.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.serializer",
+        choice(&["auto", "php", "php_serialize", "php_binary", "json"], &[]),
+        r#""auto""#,
+        "How the data of a session are written (session.serialize_handler)",
+        "PHP's formats can be told apart.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.user_keys",
+        Kind::List("auth.user.id"),
+        r#"["id", "user_id"]"#,
+        "Where in the session the user's id is: the first that is set, not empty and not 0; a dot reaches into an array or object",
+        "What most sites of their own making have.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.address_keys",
+        Kind::List("ip"),
+        "[]",
+        "Where in the session the address is that it was recorded for, for identity.verify_ip",
+        "Sites that record one in a table have it in a column.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.max_age",
+        Kind::Duration(Zero::Refused),
+        r#""24m""#,
+        "Age after its last change at which a session in a file or a table has ended",
+        "PHP's own default (session.gc_maxlifetime, 1440 seconds); Redis ends its sessions itself.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.max_size",
+        Kind::Size(Zero::Refused),
+        r#""1MiB""#,
+        "Largest session that is read; the browser of a larger one is refused with 503",
+        "Far more than sessions hold.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.timeout",
+        Kind::Duration(Zero::Refused),
+        r#""2s""#,
+        "How long a store may take to answer, and a page of the same session to give its lock back; then the browser is refused with 503",
+        "PHP locks a session for as long as a page takes.",
+    )
+    .provider("session"),
+    row(
+        "identity.session.query",
+        Kind::Text,
+        r#""carbonphp""#,
+        "How a database is asked: carbonphp, laravel or symfony for their tables, or SQL that selects data, and where there are such columns user, address and expires, of the session :id",
+        "The origin's table: sessions(user_id, user_ip, session_id, session_expires, session_data).",
+    )
+    .provider("session"),
+    row(
+        "identity.jwt.keys",
+        Kind::List("/etc/wootz/token.pem"),
+        "[]",
+        "Files with the keys of those who sign tokens: a public key in PEM (RS256, ES256, EdDSA), or HS256:FILE with a secret",
+        "Only you know them.",
+    )
+    .provider("jwt"),
+    row(
+        "identity.jwt.jwks_file",
+        Kind::Path,
+        r#""""#,
+        "File with a JSON Web Key Set (RFC 7517), besides or in place of the keys",
+        "Only you know it.",
+    )
+    .provider("jwt"),
+    row(
+        "identity.jwt.user_claim",
+        Kind::Text,
+        r#""sub""#,
+        "Claim that holds the user's id; a dot reaches into an object",
+        "The standard's own word for it.",
+    )
+    .provider("jwt"),
+    row(
+        "identity.jwt.issuer",
+        Kind::Text,
+        r#""""#,
+        "Issuer (iss) that a token must name; empty asks for none",
+        "The key already says who signed.",
+    )
+    .provider("jwt"),
+    row(
+        "identity.jwt.audience",
+        Kind::Text,
+        r#""""#,
+        "Audience (aud) that a token must name; empty: only tokens without one are accepted (RFC 7519, section 4.1.3)",
+        "Only you know by which name the issuer calls this site.",
+    )
+    .provider("jwt"),
+    row(
+        "identity.jwt.leeway",
+        Kind::Duration(Zero::Means("none")),
+        r#""30s""#,
+        "How far the clock of the issuer may be off",
+        "Clocks of servers differ by seconds.",
+    )
+    .provider("jwt"),
     row(
         "application.runner",
         choice(&["exec", "fastcgi", "http"], &[]),

@@ -82,13 +82,29 @@ impl<M: Mailbox> Hub<M> {
     pub fn leave(&mut self, key: Key) {
         let Some(member) = self.members.try_remove(key.0) else { return };
         self.by_id.remove(&member.id);
-        if let Some(user) = member.user
-            && let Some(connections) = self.users.get_mut(&user)
-        {
+        if let Some(user) = member.user {
+            self.forget_one(&user);
+        }
+    }
+
+    fn forget_one(&mut self, user: &str) {
+        if let Some(connections) = self.users.get_mut(user) {
             *connections -= 1;
             if *connections == 0 {
-                self.users.remove(&user);
+                self.users.remove(user);
             }
+        }
+    }
+
+    /// The connection is another user's from now on.
+    pub fn change_user(&mut self, key: Key, user: Option<Arc<str>>) {
+        let Some(member) = self.members.get_mut(key.0) else { return };
+        let before = std::mem::replace(&mut member.user, user.clone());
+        if let Some(user) = user {
+            *self.users.entry(user).or_default() += 1;
+        }
+        if let Some(user) = before {
+            self.forget_one(&user);
         }
     }
 

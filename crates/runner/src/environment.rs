@@ -50,6 +50,12 @@ impl Caller {
         }
     }
 
+    /// The same connection as another user: its session has changed hands.
+    #[must_use]
+    pub fn as_user(&self, user: Option<Arc<str>>) -> Self {
+        Self { user, ..self.clone() }
+    }
+
     /// A header field of the handshake by its name in any case; several of one name are joined.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {

@@ -12,6 +12,9 @@ use std::time::Duration;
 pub use crate::listener::{Address, Network};
 pub use wootz_runner::exec::ExecSettings;
 pub use wootz_runner::{FrameMode, MessageMode, ReplyMode};
+pub use wootz_session::jwt::{JwtSettings, KeySource, Verifier};
+pub use wootz_session::serialize::{KeyPath, Serializer};
+pub use wootz_session::store::{Query, StoreOptions, StoreSettings};
 
 /// All that a server needs to know, one room per section of `wootz.toml`.
 #[derive(Debug, Clone)]
@@ -107,12 +110,57 @@ pub struct Identity {
 }
 
 /// Who decides which user a browser is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Provider {
     /// Nobody: every browser is a guest.
     None,
     /// The application, by a call with `WOOTZ_EVENT=validate` before the 101.
     Application,
+    /// The site's own session, found by the browser's cookie.
+    Session(Box<SessionProvider>),
+    /// A signed token.
+    Jwt(JwtSettings),
+}
+
+/// How sessions say who a browser is.
+#[derive(Debug, Clone)]
+pub struct SessionProvider {
+    /// The cookie that names the session.
+    pub cookie: String,
+    /// Where the site keeps them.
+    pub store: StoreSettings,
+    /// Bounds of asking it.
+    pub options: StoreOptions,
+    /// How their data are written.
+    pub serializer: Serializer,
+    /// Where in the data the user's id is: the first that is set counts.
+    pub user_keys: Vec<KeyPath>,
+    /// Where in the data the address is that the session was recorded for.
+    pub address_keys: Vec<KeyPath>,
+    /// Whether a recorded address must be the browser's.
+    pub verify_address: VerifyAddress,
+    /// How often the session of an open connection is looked at again. `None`: never.
+    pub recheck: Option<Duration>,
+    /// What happens to a connection whose session has another user by then.
+    pub user_change: UserChange,
+}
+
+/// Whether the address that a session was recorded for must be the browser's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyAddress {
+    /// It must, where one is recorded; others are refused with 403.
+    Yes,
+    /// It is not looked at.
+    No,
+}
+
+/// What happens to a connection whose session has another user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserChange {
+    /// It is closed with 4401; the page connects again as the new user.
+    Close,
+    /// It stays open, and its next calls run as the new user.
+    Move,
 }
 
 /// What happens to a browser that is nobody.

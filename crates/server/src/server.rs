@@ -9,16 +9,17 @@ use std::time::Instant;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use wootz_runner::DynApplication;
+use wootz_session::jwt::{KeyError, Verifier};
 
 use crate::admission::Admission;
 use crate::circuit::Circuit;
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, Provider};
 use crate::control::ControlSocket;
 use crate::dispatch::{TurnLimits, Turns};
 use crate::listener::{self, ListenError};
 use crate::metrics::{self, Counters, RunnerStatus, Status};
 use crate::push::{Directory, FifoError, GlobalPipe};
-use crate::shard::{self, INBOX, Parts, ShardCommand};
+use crate::shard::{INBOX, Parts, PreparedShard, ShardCommand};
 use crate::unix_socket::{SocketFile, UnixSocketError};
 
 type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send + Sync>;
@@ -83,7 +84,10 @@ pub enum StartError {
     /// A thread or its runtime.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),
-    /// The application.
+    /// The keys of `identity.jwt`.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Keys(Vec<KeyError>),
+    /// The application, or the store of its sessions.
     #[error("the application can't be run: {0}")]
     Application(#[source] io::Error),
 }
@@ -154,13 +158,17 @@ impl Server {
         });
         let circuit = Arc::<Circuit>::default();
         let admission = Admission::new(&config.limits);
+        let verifier = match &config.identity.provider {
+            Provider::Jwt(settings) => Some(Arc::new(Verifier::load(settings.clone()).map_err(StartError::Keys)?)),
+            Provider::None | Provider::Application | Provider::Session(_) => None,
+        };
         let (senders, parts): (Vec<_>, Vec<_>) = (bound.shards.into_iter())
             .map(|listeners| {
                 let (sender, inbox) = mpsc::channel(INBOX);
                 let (config, directory, counters) = (Arc::clone(&config), directory.clone(), Arc::default());
-                let (turns, circuit) = (Arc::clone(&turns), Arc::clone(&circuit));
+                let (turns, circuit, verifier) = (Arc::clone(&turns), Arc::clone(&circuit), verifier.clone());
                 let admission = Arc::clone(&admission);
-                (sender, Parts { config, turns, circuit, admission, counters, directory, listeners, inbox })
+                (sender, Parts { config, turns, circuit, admission, counters, directory, verifier, listeners, inbox })
             })
             .unzip();
         let (orders, receiver) = mpsc::unbounded_channel();
@@ -330,10 +338,12 @@ fn run_shard(parts: Parts, make_application: &MakeApplication, started: &Started
         Err(error) => return fail(started, StartError::Thread(error)),
     };
     runtime.block_on(async {
-        match make_application() {
-            Ok(application) => {
+        let shard = make_application().and_then(|application| PreparedShard::new(parts, application));
+        match shard {
+            Ok(shard) => {
                 let _ = started.send(Ok(()));
-                shard::run(parts, application).await.map_err(RunError::Thread)
+                shard.run().await;
+                Ok(())
             }
             Err(error) => fail(started, StartError::Application(error)),
         }

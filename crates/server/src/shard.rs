@@ -12,13 +12,15 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use wootz_hub::Hub;
 use wootz_protocol::CloseCode;
 use wootz_runner::{CallEvent, Caller, DynApplication};
+use wootz_session::jwt::Verifier;
 
 use crate::admission::{Admission, Handshakes};
 use crate::circuit::Circuit;
-use crate::config::Config;
+use crate::config::{Config, Provider};
 use crate::connection::{Connection, Ending, Mailbox, Opened};
 use crate::console::Note;
 use crate::dispatch::{Busy, Party, Share, Turn, Turns};
+use crate::identity::{Sessions, run_rechecks};
 use crate::listener::{Listener, Unwatched};
 use crate::metrics::Counters;
 use crate::push::{Delivery, Directory, GLOBAL_NAME, execute};
@@ -82,6 +84,10 @@ pub(crate) struct Shard {
     pub(crate) timers: Timers,
     pub(crate) read_buffer: RefCell<Box<[u8]>>,
     pub(crate) directory: Option<Directory>,
+    /// Where the provider is `session`.
+    pub(crate) sessions: Option<Sessions>,
+    /// Where the provider is `jwt`; one for all shards.
+    pub(crate) verifier: Option<Arc<Verifier>>,
     phase: Cell<Phase>,
     phase_changed: Notify,
     tasks: Cell<usize>,
@@ -96,12 +102,13 @@ pub(crate) struct Parts {
     pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) directory: Option<Directory>,
+    pub(crate) verifier: Option<Arc<Verifier>>,
     pub(crate) listeners: Vec<Unwatched>,
     pub(crate) inbox: mpsc::Receiver<ShardCommand>,
 }
 
 impl Shard {
-    fn new(parts: &mut Parts, application: Rc<dyn DynApplication>) -> Self {
+    fn new(parts: &mut Parts, application: Rc<dyn DynApplication>) -> io::Result<Self> {
         let limits = &parts.config.limits;
         let endpoint = wootz_protocol::Settings {
             limits: wootz_protocol::Limits {
@@ -114,9 +121,15 @@ impl Shard {
                 ..Default::default()
             },
         };
-        Self {
+        let sessions = match &parts.config.identity.provider {
+            Provider::Session(provider) => Some(Sessions::new(provider, parts.config.identity.guests)?),
+            Provider::None | Provider::Application | Provider::Jwt(_) => None,
+        };
+        Ok(Self {
             endpoint,
             application,
+            sessions,
+            verifier: parts.verifier.take(),
             config: Arc::clone(&parts.config),
             turns: Arc::clone(&parts.turns),
             circuit: Arc::clone(&parts.circuit),
@@ -131,7 +144,7 @@ impl Shard {
             phase_changed: Notify::new(),
             tasks: Cell::new(0),
             task_ended: Notify::new(),
-        }
+        })
     }
 
     /// Runs a task that the end of the server waits for.
@@ -239,27 +252,42 @@ impl Future for CountedConnection {
     }
 }
 
-/// Runs a shard until it is told to end and its connections have ended. Must be called inside the shard's own runtime.
-///
-/// # Errors
-/// A listener can't be watched.
-pub(crate) async fn run(mut parts: Parts, application: Rc<dyn DynApplication>) -> io::Result<()> {
-    let shard = Rc::new(Shard::new(&mut parts, application));
-    let listeners = std::mem::take(&mut parts.listeners);
-    let listeners = listeners.into_iter().map(Unwatched::watch).collect::<io::Result<Vec<_>>>()?;
-    let timers = tokio::task::spawn_local(run_timers(Rc::clone(&shard)));
-    {
-        let accepting = std::pin::pin!(accept(&shard, listeners));
-        let receiving = std::pin::pin!(serve_inbox(&shard, &mut parts.inbox));
-        // Accepting never ends by itself; ending the select closes the listeners.
-        tokio::select! {
-            () = accepting => {}
-            () = receiving => {}
-        }
+/// A shard that can begin to serve.
+pub(crate) struct PreparedShard {
+    shard: Rc<Shard>,
+    listeners: Vec<Listener>,
+    inbox: mpsc::Receiver<ShardCommand>,
+}
+
+impl PreparedShard {
+    /// Makes all that a shard needs. Must be called inside the shard's own runtime.
+    ///
+    /// # Errors
+    /// A listener can't be watched, or the settings of the sessions' store can't work.
+    pub(crate) fn new(mut parts: Parts, application: Rc<dyn DynApplication>) -> io::Result<Self> {
+        let shard = Rc::new(Shard::new(&mut parts, application)?);
+        let listeners = parts.listeners.into_iter().map(Unwatched::watch).collect::<io::Result<_>>()?;
+        Ok(Self { shard, listeners, inbox: parts.inbox })
     }
-    end(&shard, &mut parts.inbox).await;
-    timers.abort();
-    Ok(())
+
+    /// Serves until it is told to end and its connections have ended.
+    pub(crate) async fn run(mut self) {
+        let shard = &self.shard;
+        let timers = tokio::task::spawn_local(run_timers(Rc::clone(shard)));
+        let rechecks = tokio::task::spawn_local(run_rechecks(Rc::clone(shard)));
+        {
+            let accepting = std::pin::pin!(accept(shard, self.listeners));
+            let receiving = std::pin::pin!(serve_inbox(shard, &mut self.inbox));
+            // Accepting never ends by itself; ending the select closes the listeners.
+            tokio::select! {
+                () = accepting => {}
+                () = receiving => {}
+            }
+        }
+        end(shard, &mut self.inbox).await;
+        timers.abort();
+        rechecks.abort();
+    }
 }
 
 async fn accept(shard: &Rc<Shard>, listeners: Vec<Listener>) {

@@ -28,9 +28,11 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 /// What would be served, in a few lines.
 fn summary(resolved: &Resolved) -> String {
     let config = &resolved.config;
-    let who = match config.identity.provider {
+    let who = match &config.identity.provider {
         Provider::None => "nobody is told apart",
         Provider::Application => "the application says who is who",
+        Provider::Session(_) => "the site's session says who is who",
+        Provider::Jwt(_) => "a signed token says who is who",
     };
     let guests = match config.identity.guests {
         Guests::Allow => "guests are allowed",

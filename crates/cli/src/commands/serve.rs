@@ -66,6 +66,7 @@ fn start_failure(error: StartError) -> Failure {
         )
         | StartError::Pipes(_)
         | StartError::Control(_)
+        | StartError::Keys(_)
         | StartError::Thread(_)
         | StartError::Application(_) => Failure::Failed(error.into()),
     }

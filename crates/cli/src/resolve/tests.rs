@@ -7,7 +7,9 @@ use std::time::Duration;
 use wootz_runner::exec::ExecSettings;
 use wootz_runner::fastcgi::{FastCgiSettings, Reload, WorkerSettings};
 use wootz_runner::http::HttpSettings;
-use wootz_server::config::{AllowedOrigin, ForwardedHeader, Network, Notify, PortTaken, ProxyProtocol, ReplyMode};
+use wootz_server::config::{
+    AllowedOrigin, ForwardedHeader, Network, Notify, PortTaken, Provider, ProxyProtocol, ReplyMode,
+};
 
 use super::*;
 use crate::settings::{FileChoice, Kind, Override, Sources, TABLE, Way, find};
@@ -66,7 +68,8 @@ fn pairs_of(way: Way) -> &'static [&'static str] {
 
 #[test]
 fn defaults_are_those_of_the_library() {
-    let (config, exec) = fine_exec(&[]);
+    // The provider depends on the machine: see the test of its default.
+    let (config, exec) = fine_exec(&["identity.provider=none"]);
     let library = Config::default();
     let text = |config: &Config| {
         format!("{:?}{:?}{:?}{:?}{:?}", config.listen, config.identity, config.calls, config.limits, config.mode)
@@ -111,8 +114,9 @@ fn every_setting_means_something_to_the_ways_that_it_is_for_and_to_no_other() {
 fn every_choice_is_understood() {
     for row in TABLE.iter().filter(|row| row.key != "application.runner") {
         let Kind::Choice { now, .. } = row.kind else { continue };
-        for word in now {
-            fine(&[&format!("{}={word}", row.key)]);
+        for word in now.iter().filter(|word| **word != "jwt") {
+            let provider = format!("identity.provider={}", row.provider.unwrap_or("none"));
+            fine(&[&provider, &format!("{}={word}", row.key)]);
         }
     }
 }
@@ -178,6 +182,38 @@ fn proxies_that_are_none_and_sockets_that_cannot_be_are_refused() {
         assert_eq!(resolve_pairs(pairs).1, problem);
     }
     fine(&["listen.proxy_protocol=true", "listen.address=unix:/tmp/w.ws"]);
+}
+
+#[test]
+fn sessions_are_the_default_where_php_keeps_some_and_nobody_is_told_apart_elsewhere() {
+    let has_php = std::path::Path::new("/var/lib/php/sessions").is_dir();
+    let (config, _) = fine_exec(&[]);
+    assert_eq!(matches!(config.identity.provider, Provider::Session(_)), has_php);
+    let here = tempfile::tempdir().expect("a temporary directory");
+    let (config, _) = fine_exec(&[&format!("identity.session.store=files:{}", here.path().display())]);
+    assert!(matches!(config.identity.provider, Provider::Session(_)), "a store that is named is used");
+}
+
+#[test]
+fn settings_of_another_provider_are_mistakes_unless_overridden() {
+    let secret = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(secret.path(), "a secret of more than thirty-two bytes").expect("ours");
+    let key = format!("identity.jwt.keys=HS256:{}", secret.path().display());
+    let (config, _) = fine_exec(&["identity.provider=jwt", &key]);
+    assert!(matches!(config.identity.provider, Provider::Jwt(_)));
+    let (_, problems) = resolve_pairs(&["identity.provider=jwt", &key, "identity.session.cookie=SID"]);
+    assert!(problems.contains("identity.session.cookie does nothing with identity.provider = \"jwt\""), "{problems}");
+    let (_, problems) = resolve_pairs(&["identity.provider=jwt"]);
+    assert!(problems.contains("identity.jwt.keys") && problems.contains("no key"), "{problems}");
+    let (_, problems) = resolve_pairs(&["identity.provider=jwt", "identity.jwt.keys=/no/such/key"]);
+    assert!(problems.contains("/no/such/key"), "{problems}");
+    let bad =
+        ["identity.session.store=mongo://x", "identity.session.query=SELECT 1", "identity.session.user_keys=a..b"];
+    let (_, problems) = resolve_pairs(&bad);
+    for pair in bad {
+        let (key, _) = pair.split_once('=').expect("a pair");
+        assert!(problems.contains(key), "{key} in {problems}");
+    }
 }
 
 #[test]

@@ -42,9 +42,12 @@ fn kind_sentence(kind: Kind) -> String {
     }
 }
 
-/// Which ways of running calls a row is for, as a sentence, where it is not for all.
+/// Which ways of running calls, or which provider, a row is for, as a sentence, where it is not for all.
 fn only_sentence(row: &Row) -> Option<String> {
-    (!row.only.is_empty()).then(|| format!("Only for {}.", Way::describe_all(row.only)))
+    match row.provider {
+        Some(provider) => Some(format!("Only for identity.provider = \"{provider}\".")),
+        None => (!row.only.is_empty()).then(|| format!("Only for {}.", Way::describe_all(row.only))),
+    }
 }
 
 /// A file with every setting, commented out: what each is, what may be written, its default and why.
@@ -136,7 +139,7 @@ pub(super) fn reference_page() -> String {
 fn reference_entry(out: &mut String, row: &Row) {
     let flag = match row.flag {
         Some(flag) => match flag.value {
-            FlagValue::True => format!(" · `--{}`", flag.name),
+            FlagValue::True | FlagValue::False => format!(" · `--{}`", flag.name),
             FlagValue::Named(value) => format!(" · `--{} {value}`", flag.name),
         },
         None => String::new(),

@@ -210,11 +210,9 @@ fn mistakes_are_explained() {
         ("limits = 1", "1: limits is a section: write [limits] on a line of its own"),
         ("[[listen]]\npath = \"/\"", "1: listen is a section: write [listen] on a line of its own"),
         ("[tls]\ncert = \"x\"", "1: [tls] is not supported by this version"),
-        ("[identity.session]\ncookie = \"x\"", "1: [identity.session] is not supported by this version"),
-        ("[identity]\nverify_ip = true", "2: identity.verify_ip is not supported by this version"),
         (
-            "[identity]\nprovider = \"session\"",
-            "2: identity.provider = \"session\" is not supported by this version; it can be \"none\" or \"application\"",
+            "[identity]\nprovider = \"ldap\"",
+            "2: identity.provider is \"session\", \"application\", \"jwt\" or \"none\", not \"ldap\"",
         ),
         ("[application]\nrunner = \"cgi\"", "2: application.runner is \"exec\", \"fastcgi\" or \"http\", not \"cgi\""),
         (

@@ -212,23 +212,25 @@ impl Table {
 }
 
 impl Place {
-    /// Counts the place for this user too, and no more for the one it was counted for before.
+    /// Counts the place for this user too, and no more for the one it was counted for before. `None`: a guest, who is no user.
     ///
     /// # Errors
     /// The user has as many connections as one may have; nothing has changed then.
-    pub(crate) fn take_for(&mut self, user: &Arc<str>) -> Result<(), NoRoom> {
+    pub(crate) fn take_for(&mut self, user: Option<&Arc<str>>) -> Result<(), NoRoom> {
         let Some(taken) = self.0.as_mut().filter(|taken| taken.admission.limits.per_user > 0) else { return Ok(()) };
-        if taken.user.as_ref() == Some(user) {
+        if taken.user.as_ref() == user {
             return Ok(());
         }
         let mut table = taken.admission.table();
-        let count = table.users.entry(Arc::clone(user)).or_insert(0);
-        // One that has no connection yet may always have one, so no entry without a connection is left here.
-        if *count >= taken.admission.limits.per_user {
-            return Err(NoRoom::PerUser);
+        if let Some(user) = user {
+            let count = table.users.entry(Arc::clone(user)).or_insert(0);
+            // One that has no connection yet may always have one, so no entry without a connection is left here.
+            if *count >= taken.admission.limits.per_user {
+                return Err(NoRoom::PerUser);
+            }
+            *count += 1;
         }
-        *count += 1;
-        if let Some(before) = taken.user.replace(Arc::clone(user)) {
+        if let Some(before) = std::mem::replace(&mut taken.user, user.cloned()) {
             table.leave_user(&before);
         }
         Ok(())
@@ -261,7 +263,7 @@ mod tests {
         let admission = admission(|_| {});
         let mut place = admission.admit(ip("192.0.2.1"), Instant::now()).expect("room");
         assert!(place.0.is_none());
-        assert_eq!(place.take_for(&"42".into()), Ok(()));
+        assert_eq!(place.take_for(Some(&"42".into())), Ok(()));
         assert_eq!(size_of::<Place>(), size_of::<usize>());
     }
 
@@ -296,10 +298,10 @@ mod tests {
         let user: Arc<str> = "42".into();
         let place = |address| admission.admit(ip(address), now).expect("room");
         let mut places = [place("192.0.2.1"), place("192.0.2.2"), place("192.0.2.3")];
-        assert_eq!(places.each_mut().map(|place| place.take_for(&user)), [Ok(()), Ok(()), Err(NoRoom::PerUser)]);
-        assert_eq!(places[2].take_for(&"43".into()), Ok(()));
+        assert_eq!(places.each_mut().map(|place| place.take_for(Some(&user))), [Ok(()), Ok(()), Err(NoRoom::PerUser)]);
+        assert_eq!(places[2].take_for(Some(&"43".into())), Ok(()));
         // One that becomes another user is that one's.
-        assert_eq!((places[0].take_for(&"43".into()), places[2].take_for(&user)), (Ok(()), Ok(())));
+        assert_eq!((places[0].take_for(Some(&"43".into())), places[2].take_for(Some(&user))), (Ok(()), Ok(())));
         assert_eq!(admission.table().users[&user], 2);
         drop(places);
         assert!(admission.table().users.is_empty());

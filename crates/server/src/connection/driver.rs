@@ -24,6 +24,7 @@ use super::calls::{self, Calls, Owner, Request};
 use super::mailbox::{Ending, Mailbox, MailboxKind};
 use crate::admission::Place;
 use crate::config::{Notify, TextPing};
+use crate::identity::{Verdict, Watched};
 use crate::listener::Stream;
 use crate::push::RequestPipe;
 use crate::shard::Shard;
@@ -50,6 +51,8 @@ pub(crate) struct Opened {
     pub(crate) unread: Vec<u8>,
     /// When the identity ends. `None`: never.
     pub(crate) expires: Option<Instant>,
+    /// The session that the connection depends on.
+    pub(crate) watched: Option<Box<Watched>>,
 }
 
 /// The future that drives one connection.
@@ -62,8 +65,9 @@ pub(crate) struct Connection {
     stage: Stage,
     busy: Option<Box<Busy>>,
     pipe: Option<Box<RequestPipe>>,
-    _place: Place,
+    place: Place,
     expires: Option<Instant>,
+    watched: Option<Box<Watched>>,
     blocked_since: Option<Instant>,
     armed: Option<Instant>,
 }
@@ -136,12 +140,13 @@ impl Connection {
             endpoint: Endpoint::new(Role::Server, now),
             mailbox,
             pipe: shard.open_request_pipe(&caller),
-            _place: opened.place,
+            place: opened.place,
             caller,
             key,
             stage: Stage::Open,
             busy: None,
             expires: opened.expires,
+            watched: opened.watched,
             blocked_since: None,
             armed: None,
         };
@@ -189,6 +194,7 @@ impl Connection {
 
     /// Does what others asked of this connection.
     fn obey(&mut self, now: Instant) {
+        self.hear_news(now);
         if self.mailbox.outbox().is_overflowed() {
             self.shard.counters.slow_reader();
             tracing::info!(connection = %self.caller.id, "closing: the reader is too slow (limits.outbox)");
@@ -208,6 +214,35 @@ impl Connection {
         }
     }
 
+    /// The session of this connection has changed or ended.
+    fn hear_news(&mut self, now: Instant) {
+        let Some(news) = self.mailbox.take_news() else { return };
+        let (Some(watched), Some(sessions)) = (&mut self.watched, &self.shard.sessions) else { return };
+        match sessions.judge(*news, watched, self.caller.user.as_ref()) {
+            Verdict::Stay => {}
+            Verdict::Move(user) => self.become_user(user, now),
+            Verdict::End(reason) => {
+                tracing::info!(connection = %self.caller.id, reason, "closing with 4401");
+                self.close_now(CloseCode::SessionEnded, "session ended", now);
+            }
+        }
+    }
+
+    /// The same browser is another user from now on. Calls that run go on as who they were started for.
+    fn become_user(&mut self, user: Option<Arc<str>>, now: Instant) {
+        if self.place.take_for(user.as_ref()).is_err() {
+            tracing::info!(connection = %self.caller.id, "closing: its session has another user, who has limits.per_user connections already");
+            return self.close_now(CloseCode::PolicyViolation, "too many connections", now);
+        }
+        tracing::info!(connection = %self.caller.id, "its session has another user: the connection goes on as that user");
+        self.shard.hub.borrow_mut().change_user(self.key, user.clone());
+        self.caller = Arc::new(self.caller.as_user(user));
+        // The pipe's name tells the user.
+        if self.pipe.take().is_some() {
+            self.pipe = self.shard.open_request_pipe(&self.caller);
+        }
+    }
+
     fn pass_deadlines(&mut self, now: Instant) -> Result<(), Over> {
         if !self.mailbox.take_fired_timer() {
             return Ok(());
@@ -223,6 +258,11 @@ impl Connection {
         if self.expires.is_some_and(|expires| expires <= now) {
             self.expires = None;
             self.close(CloseCode::SessionEnded, "session ended", now);
+        }
+        if let (Some(watched), Some(sessions)) = (&mut self.watched, &self.shard.sessions)
+            && watched.due <= now
+        {
+            sessions.recheck(self.key, watched, now);
         }
         if let Some(pipe) = &mut self.pipe {
             pipe.drop_stale(now);
@@ -485,7 +525,8 @@ impl Connection {
         let stale = self.pipe.as_ref().and_then(|pipe| pipe.stale_at());
         let keepalive = self.endpoint.poll_timeout(&self.shard.endpoint);
         let look = self.is_paused().then(|| Instant::now() + LOOK_EVERY);
-        let earliest = [keepalive, self.expires, stalled, stale, look].into_iter().flatten().min();
+        let recheck = self.watched.as_ref().map(|watched| watched.due);
+        let earliest = [keepalive, self.expires, recheck, stalled, stale, look].into_iter().flatten().min();
         if let Some(deadline) = earliest
             && self.armed.is_none_or(|armed| deadline < armed)
         {

@@ -15,6 +15,7 @@ use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
 use wootz_runner::{Gone, Message, ReplySink};
 
 use crate::console::Note;
+use crate::identity::News;
 use crate::listener::Stream;
 
 /// Requests that may wait in a mailbox until the driver looks: a pipe is read only while there is room for more.
@@ -37,6 +38,7 @@ pub(crate) struct Mailbox {
     requests: RefCell<Option<Box<VecDeque<Message>>>>,
     ending: Cell<Option<Ending>>,
     timer_fired: Cell<bool>,
+    news: RefCell<Option<Box<News>>>,
     kind: MailboxKind,
 }
 
@@ -75,6 +77,7 @@ impl Mailbox {
             requests: RefCell::default(),
             ending: Cell::new(None),
             timer_fired: Cell::new(false),
+            news: RefCell::default(),
             kind,
         }
     }
@@ -153,6 +156,16 @@ impl Mailbox {
 
     pub(crate) fn take_fired_timer(&self) -> bool {
         self.timer_fired.take()
+    }
+
+    /// The session of this connection is not as it was.
+    pub(crate) fn tell(&self, news: News) {
+        self.news.replace(Some(Box::new(news)));
+        self.outbox.wake();
+    }
+
+    pub(crate) fn take_news(&self) -> Option<Box<News>> {
+        self.news.take()
     }
 
     /// Leaves a request for the driver. `Err` gives it back: there is no room now.

@@ -16,12 +16,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wootz_protocol::handshake::{self, Acceptance, Request};
 use wootz_runner::{Caller, ConnectionId};
+use wootz_session::jwt;
 
 use crate::admission::{NoRoom, Place};
-use crate::config::{Mode, ProxyProtocol};
+use crate::config::{Mode, Provider, ProxyProtocol};
 use crate::connection::{MailboxKind, Opened};
 use crate::console;
-use crate::identity::{self, Identity, NoIdentity};
+use crate::identity::{self, Asked, Identity, NoIdentity, Watched};
 use crate::listener::{self, Accepted, Stream, proxy_protocol};
 use crate::metrics::RefusedBy;
 use crate::shard::Shard;
@@ -102,8 +103,8 @@ pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
         () = shard.until_ending() => Err(unavailable("the server shuts down")),
     };
     match settled {
-        Ok(Settled { caller, kind, expires, place, response, unread }) => {
-            shard.open(Opened { stream, caller, kind, place, response, unread, expires });
+        Ok(Settled { caller, kind, expires, watched, place, response, unread }) => {
+            shard.open(Opened { stream, caller, kind, place, response, unread, expires, watched });
         }
         Err(NoUpgrade::Gone) => {}
         // A flood of them would be one of the log's: it has been told once.
@@ -131,6 +132,7 @@ struct Settled {
     caller: Arc<Caller>,
     kind: MailboxKind,
     expires: Option<Instant>,
+    watched: Option<Box<Watched>>,
     place: Place,
     response: Bytes,
     unread: Vec<u8>,
@@ -144,14 +146,12 @@ async fn settle(shard: &Rc<Shard>, stream: &mut Stream, sender: &mut Sender) -> 
     let upgrade = upgrade(shard, &request)?;
     let mut place = admit(shard, remote)?;
     let caller = Describe { shard, request: &request, remote, local: stream.local_address(), id: new_id()? };
-    let identity = identify(shard, stream, &caller).await?;
-    if let Some(user) = &identity.user {
-        place.take_for(user).map_err(|no_room| full(shard, no_room))?;
-    }
+    let mut identity = identify(shard, stream, &caller).await?;
+    place.take_for(identity.user.as_ref()).map_err(|no_room| full(shard, no_room))?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
-    let expires = identity.expires;
+    let (expires, watched) = (identity.expires, identity.watched.take());
     let caller = Arc::new(caller.with_identity(identity));
-    Ok(Settled { caller, kind: upgrade.kind, expires, place, response, unread: head.rest().to_vec() })
+    Ok(Settled { caller, kind: upgrade.kind, expires, watched, place, response, unread: head.rest().to_vec() })
 }
 
 /// The request's head, within `limits.handshake_timeout`, or until too many younger ones wait for theirs.
@@ -293,6 +293,10 @@ fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
         (Some(console::SUBPROTOCOL.to_owned()), MailboxKind::Console)
     } else {
         let chosen = acceptance.choose_subprotocol(&config.calls.subprotocols);
+        // A browser whose token came as a subprotocol must be answered with one that is no secret.
+        let by_token = matches!(config.identity.provider, Provider::Jwt(_))
+            && acceptance.subprotocols().iter().any(|offered| offered == jwt::SUBPROTOCOL);
+        let chosen = chosen.or(by_token.then_some(jwt::SUBPROTOCOL));
         (chosen.map(str::to_owned), MailboxKind::Client)
     };
     Ok(Upgrade { acceptance, subprotocol, kind })
@@ -303,12 +307,18 @@ fn unavailable(reason: impl Into<String>) -> NoUpgrade {
 }
 
 async fn identify(shard: &Rc<Shard>, stream: &Stream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
+    let as_guest = || Arc::new(caller.with_identity(Identity::GUEST));
+    let asked = Asked { request: caller.request, remote: caller.remote, caller: &as_guest };
     let settled = tokio::select! {
         biased;
-        settled = identity::settle(shard, || Arc::new(caller.with_identity(Identity::GUEST))) => settled,
+        settled = identity::settle(shard, &asked) => settled,
         () = stream.hung_up() => return Err(NoUpgrade::Gone),
     };
     settled.map_err(|refusal| match refusal {
+        NoIdentity::BadToken(reason) => {
+            let challenge = [("WWW-Authenticate", "Bearer error=\"invalid_token\"")];
+            NoUpgrade::status(401, &challenge, "invalid token", reason)
+        }
         NoIdentity::Refused(reason) => NoUpgrade::status(403, &[], "refused", reason),
         NoIdentity::GuestRefused => {
             NoUpgrade::status(401, &[], "sign in first", "guests are refused (identity.guests)")
@@ -386,8 +396,14 @@ struct Describe<'a> {
 
 impl Describe<'_> {
     fn with_identity(&self, identity: Identity) -> Caller {
+        // A token is whose it is, and not for the application to store or to log.
+        let hides_token = matches!(self.shard.config.identity.provider, Provider::Jwt(_));
+        let uri = match hides_token {
+            true => jwt::without_token(self.request.uri()),
+            false => self.request.uri().into(),
+        };
         let site = Site::of(self.request, self.local.map(|local| local.port()));
-        let mut caller = Caller::builder(self.id, self.request.uri()).remote(self.remote);
+        let mut caller = Caller::builder(self.id, &uri).remote(self.remote);
         caller = caller.user(identity.user).session(identity.session);
         caller = caller.push("SERVER_NAME", site.name).push("SERVER_PORT", site.port.to_string());
         if site.scheme == Scheme::Https {
@@ -397,9 +413,14 @@ impl Describe<'_> {
             caller = caller.push("WOOTZ_CONTROL", control.socket.as_os_str().as_encoded_bytes());
         }
         for field in &self.request.headers {
-            if !HOP_FIELDS.iter().any(|hop| field.name.eq_ignore_ascii_case(hop)) {
-                caller = caller.header(field.name, field.value);
+            if HOP_FIELDS.iter().any(|hop| field.name.eq_ignore_ascii_case(hop)) {
+                continue;
             }
+            let offers = hides_token && field.name.eq_ignore_ascii_case("sec-websocket-protocol");
+            caller = match std::str::from_utf8(field.value).ok().filter(|_| offers) {
+                Some(offers) => caller.header(field.name, jwt::subprotocols_without_token(offers).as_bytes()),
+                None => caller.header(field.name, field.value),
+            };
         }
         caller.build()
     }

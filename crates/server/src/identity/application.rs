@@ -12,15 +12,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use wootz_runner::{ApplicationFault, Call, CallError, CallEvent, Caller, Gone, Message, Replies, ReplySink};
 
-use super::{Identity, NoIdentity};
+use super::{Identity, NoIdentity, user};
 use crate::connection::{CountedCall, log_failure};
 use crate::shard::Shard;
 
 /// An answer that says who somebody is need not be longer.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-
-/// A user's id is at most so long: it stands in variables and in the name of a pipe.
-const MAX_USER_BYTES: usize = 128;
 
 /// Asks the application.
 pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identity, NoIdentity> {
@@ -99,7 +96,7 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
     }
     let answer = std::str::from_utf8(answer).map_err(|_| "the answer is not UTF-8".to_owned())?.trim();
     if !answer.starts_with('{') {
-        return Ok(Identity { user: user(answer)?, session: None, expires: None });
+        return Ok(Identity { user: user(answer)?, session: None, expires: None, watched: None });
     }
     // The parser's message would quote the answer, which is nobody's but the application's.
     let json: AnswerJson = serde_json::from_str(answer).map_err(|error| {
@@ -123,22 +120,13 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
             now.checked_add(lifetime)
         }
     };
-    Ok(Identity { user: user(id.trim())?, session: None, expires })
-}
-
-fn user(id: &str) -> Result<Option<Arc<str>>, String> {
-    if id.len() > MAX_USER_BYTES {
-        return Err(format!("the user's id is longer than {MAX_USER_BYTES} bytes"));
-    }
-    if id.chars().any(char::is_control) {
-        return Err("the user's id holds a control character; print the id alone".to_owned());
-    }
-    Ok((!id.is_empty()).then(|| Arc::from(id)))
+    Ok(Identity { user: user(id.trim())?, session: None, expires, watched: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::MAX_USER_BYTES;
 
     #[test]
     fn an_id_alone_or_in_json_is_a_user_and_nothing_is_a_guest() {

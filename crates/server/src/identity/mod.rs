@@ -1,18 +1,27 @@
 //! 4 · who: settles who a browser is before it is answered.
 
 mod application;
+mod jwt;
+mod session;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wootz_protocol::handshake::Request;
 use wootz_runner::Caller;
 
 use crate::config::{Guests, Provider};
 use crate::shard::Shard;
 
+pub(crate) use session::{News, Sessions, Verdict, Watched, run_rechecks};
+
+/// A user's id is at most so long: it stands in variables and in the name of a pipe.
+const MAX_USER_BYTES: usize = 128;
+
 /// Who a browser is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Identity {
     /// `None`: a guest.
     pub(crate) user: Option<Arc<str>>,
@@ -20,10 +29,12 @@ pub(crate) struct Identity {
     pub(crate) session: Option<Arc<str>>,
     /// When that ends. `None`: with the connection.
     pub(crate) expires: Option<Instant>,
+    /// What is looked at again while the connection is open.
+    pub(crate) watched: Option<Box<Watched>>,
 }
 
 impl Identity {
-    pub(crate) const GUEST: Self = Self { user: None, session: None, expires: None };
+    pub(crate) const GUEST: Self = Self { user: None, session: None, expires: None, watched: None };
 }
 
 /// Why a browser is not let in. The texts are for the log.
@@ -31,23 +42,52 @@ impl Identity {
 pub(crate) enum NoIdentity {
     /// Whoever decides has said no.
     Refused(String),
+    /// It showed a token that is not to be trusted.
+    BadToken(String),
     /// It is nobody, and guests are refused.
     GuestRefused,
     /// It could not be decided now.
     Unsettled(String),
 }
 
-/// Settles who this browser is. `caller` makes what a call is told about it.
+/// A handshake whose browser is to be known.
+pub(crate) struct Asked<'a> {
+    pub(crate) request: &'a Request<'a>,
+    pub(crate) remote: SocketAddr,
+    /// Makes what a call is told about it.
+    pub(crate) caller: &'a dyn Fn() -> Arc<Caller>,
+}
+
+/// Settles who this browser is.
 ///
 /// # Cancel safety
 /// Dropping the future ends the call that it may have begun.
-pub(crate) async fn settle(shard: &Rc<Shard>, caller: impl FnOnce() -> Arc<Caller>) -> Result<Identity, NoIdentity> {
-    let identity = match shard.config.identity.provider {
+pub(crate) async fn settle(shard: &Rc<Shard>, asked: &Asked<'_>) -> Result<Identity, NoIdentity> {
+    let identity = match &shard.config.identity.provider {
         Provider::None => Identity::GUEST,
-        Provider::Application => application::ask(shard, caller()).await?,
+        Provider::Application => application::ask(shard, (asked.caller)()).await?,
+        Provider::Session(_) => {
+            let sessions = shard.sessions.as_ref().expect("a shard with this provider was made with its sessions");
+            sessions.identify(asked.request, asked.remote).await?
+        }
+        Provider::Jwt(_) => {
+            let verifier = shard.verifier.as_ref().expect("a shard with this provider was made with its keys");
+            jwt::identify(verifier, asked.request)?
+        }
     };
     match (identity.user.is_some(), shard.config.identity.guests) {
         (true, _) | (false, Guests::Allow) => Ok(identity),
         (false, Guests::Refuse) => Err(NoIdentity::GuestRefused),
     }
+}
+
+/// The user of this id, if it can be one. An empty one is nobody.
+fn user(id: &str) -> Result<Option<Arc<str>>, String> {
+    if id.len() > MAX_USER_BYTES {
+        return Err(format!("the user's id is longer than {MAX_USER_BYTES} bytes"));
+    }
+    if id.chars().any(char::is_control) {
+        return Err("the user's id holds a control character".to_owned());
+    }
+    Ok((!id.is_empty()).then(|| Arc::from(id)))
 }
