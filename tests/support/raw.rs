@@ -115,7 +115,20 @@ pub struct Raw {
 impl Raw {
     /// Connects, and says nothing.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the server listens");
+        Self::over(TcpStream::connect_timeout(&address, DEADLINE).expect("the server listens"), address)
+    }
+
+    /// The same from an address of this machine's own (each of 127.0.0.0/8 is), as another browser would.
+    pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+        let socket =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+        bind(&socket, &SocketAddr::from((source, 0))).expect("an address of this machine");
+        connect(&socket, &address).expect("the server listens");
+        Self::over(socket.into(), address)
+    }
+
+    fn over(stream: TcpStream, address: SocketAddr) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
         stream.set_write_timeout(Some(DEADLINE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
@@ -130,10 +143,21 @@ impl Raw {
     /// Opens a WebSocket with more fields, each ending with CRLF.
     pub fn open_with(address: SocketAddr, target: &str, fields: &str) -> Self {
         let mut raw = Self::connect(address);
-        raw.write(handshake(address, target, fields));
-        let head = raw.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        raw.shake_hands(target, fields);
         raw
+    }
+
+    /// Opens a WebSocket on this connection.
+    pub fn shake_hands(&mut self, target: &str, fields: &str) {
+        self.write(handshake(self.address, target, fields));
+        let head = self.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+
+    /// Asks for a WebSocket, and expects an answer that gives none.
+    pub fn refusal(&mut self, target: &str, fields: &str) -> Answer {
+        self.write(handshake(self.address, target, fields));
+        self.answer()
     }
 
     /// The server's end.

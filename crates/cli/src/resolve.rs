@@ -7,17 +7,16 @@ mod accounts;
 mod application;
 mod control;
 mod identity;
+mod listen;
 mod origin;
 mod runner;
 #[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;
-use std::num::NonZero;
-use std::thread;
 
 use tracing::level_filters::LevelFilter;
-use wootz_server::config::{Config, Control, Framing, Limits, Listen, Mode, Pipes, PortTaken, TextPing};
+use wootz_server::config::{Config, Control, Framing, Limits, Mode, Pipes, TextPing};
 
 pub(crate) use self::control::control_socket;
 pub(crate) use self::runner::Runner;
@@ -37,9 +36,6 @@ pub(crate) struct Resolved {
 
 /// The environment of this process, as far as it matters here.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
-
-/// Most threads that make sense on any machine; a larger number is a slip of the pen.
-const MOST_SHARDS: usize = 1024;
 
 /// Resolves all settings. Where `problems` gets an entry the result, if there is one at all, is not fit to be served.
 pub(crate) fn resolve(
@@ -117,28 +113,6 @@ impl Resolver<'_> {
         self.settings.count(key) as usize
     }
 
-    fn listen(&mut self) -> Listen {
-        let path = self.settings.text("listen.path");
-        if !path.starts_with('/') {
-            self.problem("listen.path", r#"has to begin with "/""#);
-        } else if path.contains(|c: char| matches!(c, '?' | '#') || !c.is_ascii_graphic()) {
-            self.problem("listen.path", "is a path alone: no query, no fragment, no space, other characters as %XX");
-        }
-        let shards = match self.number("listen.shards") {
-            0 => thread::available_parallelism().map_or(1, NonZero::get),
-            wanted => wanted,
-        };
-        if shards > MOST_SHARDS {
-            self.problem("listen.shards", &format!("is at most {MOST_SHARDS}"));
-        }
-        Listen {
-            address: self.settings.address("listen.address"),
-            path: path.to_owned(),
-            port_taken: if self.settings.flag("listen.auto_port") { PortTaken::TryNext } else { PortTaken::Refuse },
-            shards,
-        }
-    }
-
     fn pipes(&mut self) -> Option<Pipes> {
         let pipes = Pipes {
             directory: self.settings.text("pipes.directory").into(),
@@ -168,6 +142,12 @@ impl Resolver<'_> {
 
     fn limits(&self) -> Limits {
         Limits {
+            max_connections: self.number("limits.max_connections"),
+            per_address: self.number("limits.per_address"),
+            per_user: self.number("limits.per_user"),
+            handshakes_per_second: self.settings.count("limits.handshakes_per_second"),
+            handshake_burst: self.settings.count("limits.handshake_burst"),
+            max_handshakes: self.number("limits.max_handshakes"),
             handshake_timeout: self.settings.duration("limits.handshake_timeout"),
             max_head_bytes: self.bytes("limits.max_head"),
             max_message_bytes: self.bytes("limits.max_message"),

@@ -126,7 +126,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("application.limits", "What calls may take, one by one and together."),
     ("pipes", "Named pipes: any program of this machine that writes to one pushes to browsers."),
     ("control", "The operator's socket, for `wootz status`."),
-    ("limits", "What one connection may take."),
+    ("limits", "What connections may take, one by one and together."),
     ("log", "What is said on standard error."),
 ];
 
@@ -134,9 +134,9 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
 pub(crate) static TABLE: &[Row] = &[
     row(
         "listen.address",
-        Kind::Address,
+        Kind::Addresses,
         r#""127.0.0.1:8888""#,
-        "Address and port that browsers, or the proxy before them, connect to; port 0 takes a free one",
+        "Where browsers, or the proxy before them, connect: an address with a port (0 takes a free one), a Unix socket, the sockets of systemd's .socket unit, or a list of these",
         "Only this machine: a proxy with TLS belongs between wootz and the world.",
     )
     .flag("listen", FlagValue::Named("ADDR")),
@@ -155,6 +155,41 @@ pub(crate) static TABLE: &[Row] = &[
         "A proxy would not know the new port; in development it is welcome.",
     )
     .flag("auto-port", FlagValue::True),
+    row(
+        "listen.unix_mode",
+        Kind::Mode,
+        r#""0660""#,
+        "Permission bits of Unix sockets in listen.address",
+        "Who may open one is believed about browsers' addresses: its owner and its group, nobody else.",
+    ),
+    row(
+        "listen.unix_group",
+        Kind::Text,
+        r#""""#,
+        "Group of Unix sockets in listen.address, by name or number; empty keeps wootz's own",
+        "Name the proxy's group, www-data for one, to let it connect.",
+    ),
+    row(
+        "listen.proxy_protocol",
+        Kind::Bool,
+        "false",
+        "Every connection begins with a PROXY header (version 1 or 2), taken from listen.trusted_proxies and on Unix sockets only; others are closed",
+        "Proxies send none unless they are told to: send-proxy-v2 of HAProxy, proxy_protocol on of nginx's streams.",
+    ),
+    row(
+        "listen.trusted_proxies",
+        Kind::List("10.0.0.0/8"),
+        "[]",
+        "Proxies that are believed about the browser's address: addresses, networks, loopback (this machine) or private (local networks and this machine); who connects to a Unix socket is believed anyhow",
+        "Anybody can write a header; name whom you run, and no network in which browsers are.",
+    ),
+    row(
+        "listen.forwarded_header",
+        choice(&["either", "x-forwarded-for", "forwarded"], &[]),
+        r#""either""#,
+        "Header field in which they tell it; either reads X-Forwarded-For, and Forwarded (RFC 7239) where a request has none, never a mix",
+        "Nearly all proxies write X-Forwarded-For; name the other for one that writes only Forwarded, since it may hand on what a browser wrote into the first.",
+    ),
     row(
         "listen.shards",
         Kind::Count(Zero::Means("one per core")),
@@ -707,6 +742,48 @@ pub(crate) static TABLE: &[Row] = &[
         r#""""#,
         "Group of the control socket, by name or number; empty keeps wootz's own",
         "Name a group to let its members operate the server.",
+    ),
+    row(
+        "limits.max_connections",
+        Kind::Count(UNLIMITED),
+        "0",
+        "Connections at the same time; more get 503 with Retry-After. One counts from its whole request on, so silent sockets take nobody's place",
+        "The limit of open files ends it anyhow; set it to what your application and memory carry.",
+    ),
+    row(
+        "limits.per_address",
+        Kind::Count(UNLIMITED),
+        "0",
+        "Connections of one address at the same time, of IPv6 those of one /64 network; more get 429 with Retry-After",
+        "Offices and mobile networks share one address among thousands, and so does a proxy that is not in listen.trusted_proxies.",
+    ),
+    row(
+        "limits.per_user",
+        Kind::Count(UNLIMITED),
+        "0",
+        "Connections of one user at the same time; more get 429 with Retry-After; guests are no users",
+        "Each tab is one, and how many are too many only you know.",
+    ),
+    row(
+        "limits.handshakes_per_second",
+        Kind::Count(UNLIMITED),
+        "0",
+        "Handshakes of one address (of IPv6, one /64 network) per second in the long run; faster ones get 429 with Retry-After",
+        "After a restart all browsers behind one address come back at once.",
+    ),
+    row(
+        "limits.handshake_burst",
+        Kind::Count(Zero::Refused),
+        "20",
+        "Handshakes of one address that may come at once before limits.handshakes_per_second counts",
+        "A browser with many tabs that was asleep.",
+    ),
+    row(
+        "limits.max_handshakes",
+        Kind::Count(Zero::Refused),
+        "16384",
+        "Sockets that have not sent their whole request, never more than a quarter of the open files; at one more the oldest is closed",
+        "An honest request is whole within a round trip; each of the others may hold as much memory as limits.max_head.",
     ),
     row(
         "limits.handshake_timeout",

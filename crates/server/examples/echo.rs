@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example echo -p wootz-server -- 127.0.0.1:9002`, then connect to `ws://127.0.0.1:9002/`.
 
+use wootz_server::config::Address;
 use wootz_server::{Application, Call, CallError, CallEvent, Config, Replies, Server};
 
 struct Echo;
@@ -18,10 +19,10 @@ impl Application for Echo {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     if let Some(address) = std::env::args().nth(1) {
-        config.listen.address = address.parse()?;
+        config.listen.addresses = vec![Address::Tcp(address.parse()?)];
     }
     let server = Server::new(config, || Ok(Echo)).start()?;
-    println!("ws://{}/", server.address());
+    println!("ws://{}/", server.addresses()[0]);
     server.wait()?;
     Ok(())
 }

@@ -4,9 +4,12 @@
 //! an `Option` means that the operator may leave it out, and its doc says what happens then.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::listener::{Address, Network};
 pub use wootz_runner::exec::ExecSettings;
 pub use wootz_runner::{FrameMode, MessageMode, ReplyMode};
 pub use wootz_session::jwt::{JwtSettings, KeySource, Verifier};
@@ -26,7 +29,7 @@ pub struct Config {
     pub pipes: Option<Pipes>,
     /// The operator's socket. `None`: none is made, and `wootz status` cannot work.
     pub control: Option<Control>,
-    /// What one connection may take.
+    /// What connections may take.
     pub limits: Limits,
     /// Comforts that only a developer should have.
     pub mode: Mode,
@@ -44,14 +47,46 @@ pub enum Mode {
 /// Where browsers connect.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// The address; port 0 takes a free one.
-    pub address: SocketAddr,
+    /// The addresses. At least one.
+    pub addresses: Vec<Address>,
+    /// Listening sockets that this process was started with, for [`Address::Systemd`].
+    pub inherited: Vec<Arc<OwnedFd>>,
+    /// Permission bits of Unix sockets.
+    pub unix_mode: u32,
+    /// Group of Unix sockets. `None`: the server's own.
+    pub unix_group: Option<u32>,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: ProxyProtocol,
+    /// Proxies that are believed about the browser's address. Whoever connects to a Unix socket is believed anyhow.
+    pub trusted_proxies: Vec<Network>,
+    /// The header field in which they tell it.
+    pub forwarded_header: ForwardedHeader,
     /// The path served, and everything below it; `/` serves every path.
     pub path: String,
     /// What to do when the port is taken.
     pub port_taken: PortTaken,
     /// Threads, each with its own listener and connections. At least 1.
     pub shards: usize,
+}
+
+/// Whether connections begin with a PROXY header (HAProxy's PROXY protocol, version 1 or 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None does.
+    Absent,
+    /// Each does: a connection without one, or from a peer that is no trusted proxy, is closed.
+    Required,
+}
+
+/// The header field in which trusted proxies tell the browser's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`; where a request has none, `Forwarded`. Never a mix.
+    Either,
+    /// `X-Forwarded-For` alone.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239) alone.
+    Forwarded,
 }
 
 /// What to do when the wanted port is in use.
@@ -227,9 +262,21 @@ pub struct Control {
     pub group: Option<u32>,
 }
 
-/// What one connection may take.
+/// What connections may take, one by one and together.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// Connections at the same time, with those whose identity is being settled. More get 503. 0: not limited.
+    pub max_connections: usize,
+    /// Those of one address; of IPv6, one /64 network. More get 429. 0: not limited.
+    pub per_address: usize,
+    /// Those of one user. More get 429. 0: not limited.
+    pub per_user: usize,
+    /// Handshakes of one address (of IPv6, one /64 network) per second, in the long run. More get 429. 0: not limited.
+    pub handshakes_per_second: u32,
+    /// Handshakes of one address that may come at once. At least 1.
+    pub handshake_burst: u32,
+    /// Sockets without a whole request. At one more, the oldest of them is closed. At least 1.
+    pub max_handshakes: usize,
     /// From the accept to a complete request head.
     pub handshake_timeout: Duration,
     /// The request head: line and fields. Longer ones get 431.
@@ -263,7 +310,13 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: Listen {
-                address: SocketAddr::from(([127, 0, 0, 1], 8888)),
+                addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8888)).into()],
+                inherited: Vec::new(),
+                unix_mode: 0o660,
+                unix_group: None,
+                proxy_protocol: ProxyProtocol::Absent,
+                trusted_proxies: Vec::new(),
+                forwarded_header: ForwardedHeader::Either,
                 path: "/".to_owned(),
                 port_taken: PortTaken::Refuse,
                 shards: std::thread::available_parallelism().map_or(1, usize::from),
@@ -290,6 +343,12 @@ impl Default for Config {
             pipes: None,
             control: None,
             limits: Limits {
+                max_connections: 0,
+                per_address: 0,
+                per_user: 0,
+                handshakes_per_second: 0,
+                handshake_burst: 20,
+                max_handshakes: 16_384,
                 handshake_timeout: Duration::from_secs(10),
                 max_head_bytes: 32 * 1024,
                 max_message_bytes: 1024 * 1024,

@@ -11,6 +11,7 @@ compile_error!(
     "wootz runs on Linux only: it relies on SO_REUSEPORT, descriptors passed over Unix sockets and process groups"
 );
 
+mod admission;
 mod circuit;
 pub mod config;
 mod connection;
@@ -25,11 +26,14 @@ mod push;
 mod server;
 mod shard;
 mod timers;
+mod unix_socket;
 
 pub use config::Config;
-pub use control::ControlError;
-pub use listener::ListenError;
-pub use metrics::{CallStatus, ConnectionStatus, FailureStatus, PushStatus, RunnerStatus, Status, WorkerStatus};
+pub use listener::{ListenError, NetworkError};
+pub use metrics::{
+    CallStatus, ConnectionStatus, FailureStatus, PushStatus, RefusalStatus, RunnerStatus, Status, WorkerStatus,
+};
 pub use push::FifoError;
 pub use server::{Handle, RunError, Running, Server, StartError};
+pub use unix_socket::UnixSocketError;
 pub use wootz_runner::{Application, Call, CallError, CallEvent, Caller, ConnectionId, Message, Replies};

@@ -13,6 +13,7 @@ use wootz_runner::{ApplicationFault, CallError};
 pub(crate) struct Counters {
     accepted: AtomicU64,
     refused: AtomicU64,
+    refused_by: [AtomicU64; REFUSED_BY],
     opened: AtomicU64,
     closed: AtomicU64,
     messages: AtomicU64,
@@ -52,6 +53,19 @@ pub(crate) enum FailureKind {
 
 const FAILURE_KINDS: usize = 5;
 
+/// The setting by which a browser is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefusedBy {
+    MaxConnections,
+    PerAddress,
+    PerUser,
+    HandshakesPerSecond,
+    MaxHandshakes,
+    ProxyProtocol,
+}
+
+const REFUSED_BY: usize = 6;
+
 impl CallEnd {
     pub(crate) fn of(result: &Result<(), CallError>) -> Self {
         Self::Failed(match result {
@@ -89,6 +103,10 @@ impl Counters {
 
     pub(crate) fn refused(&self) {
         add(&self.refused, 1);
+    }
+
+    pub(crate) fn refused_by(&self, setting: RefusedBy) {
+        add(&self.refused_by[setting as usize], 1);
     }
 
     pub(crate) fn opened(&self) {
@@ -142,7 +160,7 @@ pub struct Status {
     /// `running` or `draining`.
     pub state: &'static str,
     /// Where browsers connect.
-    pub listen: String,
+    pub listen: Vec<String>,
     /// Threads that serve connections.
     pub shards: usize,
     /// The living connections, and those there were.
@@ -170,10 +188,29 @@ pub struct ConnectionStatus {
     pub accepted: u64,
     /// Handshakes answered with an error.
     pub refused: u64,
+    /// Browsers that were not let in by a limit or as no proxy, by the setting.
+    pub refused_by: RefusalStatus,
     /// Closed because they read too slowly (1013).
     pub slow_readers: u64,
     /// Messages received.
     pub messages: u64,
+}
+
+/// The refused browsers of a [`ConnectionStatus`], by the setting that refused them.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RefusalStatus {
+    /// `limits.max_connections`: 503.
+    pub max_connections: u64,
+    /// `limits.per_address`: 429.
+    pub per_address: u64,
+    /// `limits.per_user`: 429.
+    pub per_user: u64,
+    /// `limits.handshakes_per_second`: 429.
+    pub handshakes_per_second: u64,
+    /// `limits.max_handshakes`: closed, as the oldest without a whole request.
+    pub max_handshakes: u64,
+    /// `listen.proxy_protocol`: closed, as no trusted proxy or without a right header.
+    pub proxy_protocol: u64,
 }
 
 /// The calls of a [`Status`].
@@ -268,6 +305,14 @@ pub(crate) fn sum<'c>(
         opened,
         accepted: total(|shard| &shard.accepted),
         refused: total(|shard| &shard.refused),
+        refused_by: RefusalStatus {
+            max_connections: total(|shard| &shard.refused_by[RefusedBy::MaxConnections as usize]),
+            per_address: total(|shard| &shard.refused_by[RefusedBy::PerAddress as usize]),
+            per_user: total(|shard| &shard.refused_by[RefusedBy::PerUser as usize]),
+            handshakes_per_second: total(|shard| &shard.refused_by[RefusedBy::HandshakesPerSecond as usize]),
+            max_handshakes: total(|shard| &shard.refused_by[RefusedBy::MaxHandshakes as usize]),
+            proxy_protocol: total(|shard| &shard.refused_by[RefusedBy::ProxyProtocol as usize]),
+        },
         slow_readers: total(|shard| &shard.slow_readers),
         messages: total(|shard| &shard.messages),
     };

@@ -1,7 +1,6 @@
 //! A server from its start to its end: binds everything, starts one thread per shard and one for the operator's doors.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -12,14 +11,16 @@ use tokio::sync::{mpsc, oneshot};
 use wootz_runner::DynApplication;
 use wootz_session::jwt::{KeyError, Verifier};
 
+use crate::admission::Admission;
 use crate::circuit::Circuit;
-use crate::config::{Config, Provider};
-use crate::control::{ControlError, ControlSocket};
+use crate::config::{Address, Config, Provider};
+use crate::control::ControlSocket;
 use crate::dispatch::{TurnLimits, Turns};
 use crate::listener::{self, ListenError};
 use crate::metrics::{self, Counters, RunnerStatus, Status};
 use crate::push::{Directory, FifoError, GlobalPipe};
 use crate::shard::{INBOX, Parts, PreparedShard, ShardCommand};
+use crate::unix_socket::{SocketFile, UnixSocketError};
 
 type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send + Sync>;
 
@@ -33,7 +34,6 @@ pub struct Server {
 /// A server that runs.
 #[derive(Debug)]
 pub struct Running {
-    address: SocketAddr,
     handle: Handle,
     threads: Vec<JoinHandle<Result<(), RunError>>>,
 }
@@ -46,7 +46,7 @@ pub struct Handle {
 
 struct Shared {
     began: Instant,
-    address: SocketAddr,
+    addresses: Vec<Address>,
     shards: Vec<mpsc::Sender<ShardCommand>>,
     counters: Vec<Arc<Counters>>,
     turns: Arc<Turns>,
@@ -58,7 +58,7 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Shared").field("addresses", &self.addresses).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +72,7 @@ enum Order {
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address.
+    /// An address.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The pipes.
@@ -80,7 +80,7 @@ pub enum StartError {
     Pipes(#[from] FifoError),
     /// The control socket.
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Control(#[from] UnixSocketError),
     /// A thread or its runtime.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),
@@ -139,14 +139,13 @@ impl Server {
         self
     }
 
-    /// Binds the address, the control socket and the pipes, and starts the threads. Returns when browsers can connect.
+    /// Binds the addresses, the control socket and the pipes, and starts the threads. Returns when browsers can connect.
     ///
     /// # Errors
     /// Whatever can't be had; nothing is left behind then.
     pub fn start(self) -> Result<Running, StartError> {
         let config = Arc::new(self.config);
-        let listeners = listener::bind(&config.listen)?;
-        let address = listeners[0].local_addr().map_err(StartError::Thread)?;
+        let bound = listener::bind(&config.listen)?;
         let control = config.control.as_ref().map(ControlSocket::bind).transpose()?;
         let directory = config.pipes.clone().map(Directory::open).transpose()?;
         let turns = Turns::new(TurnLimits {
@@ -158,25 +157,24 @@ impl Server {
             max_wait: config.calls.max_wait,
         });
         let circuit = Arc::<Circuit>::default();
+        let admission = Admission::new(&config.limits);
         let verifier = match &config.identity.provider {
             Provider::Jwt(settings) => Some(Arc::new(Verifier::load(settings.clone()).map_err(StartError::Keys)?)),
             Provider::None | Provider::Application | Provider::Session(_) => None,
         };
-        let (senders, parts): (Vec<_>, Vec<_>) = (listeners.into_iter())
-            .map(|listener| {
+        let (senders, parts): (Vec<_>, Vec<_>) = (bound.shards.into_iter())
+            .map(|listeners| {
                 let (sender, inbox) = mpsc::channel(INBOX);
-                let (config, directory) = (Arc::clone(&config), directory.clone());
+                let (config, directory, counters) = (Arc::clone(&config), directory.clone(), Arc::default());
                 let (turns, circuit, verifier) = (Arc::clone(&turns), Arc::clone(&circuit), verifier.clone());
-                (
-                    sender,
-                    Parts { config, turns, circuit, counters: Arc::default(), directory, verifier, listener, inbox },
-                )
+                let admission = Arc::clone(&admission);
+                (sender, Parts { config, turns, circuit, admission, counters, directory, verifier, listeners, inbox })
             })
             .unzip();
         let (orders, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             began: Instant::now(),
-            address,
+            addresses: bound.addresses,
             shards: senders,
             counters: parts.iter().map(|parts| Arc::clone(&parts.counters)).collect(),
             turns,
@@ -186,17 +184,17 @@ impl Server {
             orders,
         });
         let handle = Handle { shared };
-        let doors = Doors { handle: handle.clone(), orders: receiver, control, directory };
+        let doors = Doors { handle: handle.clone(), orders: receiver, control, directory, _listening: bound.files };
         let threads = start_threads(parts, doors, &self.make_application)?;
-        Ok(Running { address, handle, threads })
+        Ok(Running { handle, threads })
     }
 }
 
 impl Running {
-    /// Where browsers connect: the bound address, with the real port.
+    /// Where browsers connect: the bound addresses, with real ports, in the order of the configuration.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> &[Address] {
+        &self.handle.shared.addresses
     }
 
     /// To tell the server what to do, from any thread.
@@ -258,7 +256,7 @@ impl Handle {
             pid: std::process::id(),
             uptime_seconds: shared.began.elapsed().as_secs(),
             state: if self.is_ending() { "draining" } else { "running" },
-            listen: shared.address.to_string(),
+            listen: shared.addresses.iter().map(Address::to_string).collect(),
             shards: shared.shards.len(),
             connections,
             users: self.count_users().await,
@@ -295,6 +293,8 @@ struct Doors {
     orders: mpsc::UnboundedReceiver<Order>,
     control: Option<ControlSocket>,
     directory: Option<Directory>,
+    /// Names of Unix sockets, which go with the last shard.
+    _listening: Vec<SocketFile>,
 }
 
 type Started = std::sync::mpsc::Sender<Result<(), StartError>>;

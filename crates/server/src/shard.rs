@@ -8,19 +8,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use wootz_hub::Hub;
 use wootz_protocol::CloseCode;
 use wootz_runner::{CallEvent, Caller, DynApplication};
 use wootz_session::jwt::Verifier;
 
+use crate::admission::{Admission, Handshakes};
 use crate::circuit::Circuit;
 use crate::config::{Config, Provider};
 use crate::connection::{Connection, Ending, Mailbox, Opened};
 use crate::console::Note;
 use crate::dispatch::{Busy, Party, Share, Turn, Turns};
 use crate::identity::{Sessions, run_rechecks};
+use crate::listener::{Listener, Unwatched};
 use crate::metrics::Counters;
 use crate::push::{Delivery, Directory, GLOBAL_NAME, execute};
 use crate::timers::Timers;
@@ -76,6 +77,8 @@ pub(crate) struct Shard {
     pub(crate) application: Rc<dyn DynApplication>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) circuit: Arc<Circuit>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) handshakes: Handshakes,
     pub(crate) counters: Arc<Counters>,
     pub(crate) hub: RefCell<Hub<Mailbox>>,
     pub(crate) timers: Timers,
@@ -96,10 +99,11 @@ pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) circuit: Arc<Circuit>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) directory: Option<Directory>,
     pub(crate) verifier: Option<Arc<Verifier>>,
-    pub(crate) listener: std::net::TcpListener,
+    pub(crate) listeners: Vec<Unwatched>,
     pub(crate) inbox: mpsc::Receiver<ShardCommand>,
 }
 
@@ -129,6 +133,8 @@ impl Shard {
             config: Arc::clone(&parts.config),
             turns: Arc::clone(&parts.turns),
             circuit: Arc::clone(&parts.circuit),
+            admission: Arc::clone(&parts.admission),
+            handshakes: Handshakes::new(limits.max_handshakes, parts.config.listen.shards),
             counters: Arc::clone(&parts.counters),
             directory: parts.directory.take(),
             hub: RefCell::default(),
@@ -249,7 +255,7 @@ impl Future for CountedConnection {
 /// A shard that can begin to serve.
 pub(crate) struct PreparedShard {
     shard: Rc<Shard>,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     inbox: mpsc::Receiver<ShardCommand>,
 }
 
@@ -257,10 +263,11 @@ impl PreparedShard {
     /// Makes all that a shard needs. Must be called inside the shard's own runtime.
     ///
     /// # Errors
-    /// The listener can't be watched, or the settings of the sessions' store can't work.
+    /// A listener can't be watched, or the settings of the sessions' store can't work.
     pub(crate) fn new(mut parts: Parts, application: Rc<dyn DynApplication>) -> io::Result<Self> {
         let shard = Rc::new(Shard::new(&mut parts, application)?);
-        Ok(Self { shard, listener: TcpListener::from_std(parts.listener)?, inbox: parts.inbox })
+        let listeners = parts.listeners.into_iter().map(Unwatched::watch).collect::<io::Result<_>>()?;
+        Ok(Self { shard, listeners, inbox: parts.inbox })
     }
 
     /// Serves until it is told to end and its connections have ended.
@@ -269,9 +276,9 @@ impl PreparedShard {
         let timers = tokio::task::spawn_local(run_timers(Rc::clone(shard)));
         let rechecks = tokio::task::spawn_local(run_rechecks(Rc::clone(shard)));
         {
-            let accepting = std::pin::pin!(accept(shard, self.listener));
+            let accepting = std::pin::pin!(accept(shard, self.listeners));
             let receiving = std::pin::pin!(serve_inbox(shard, &mut self.inbox));
-            // Accepting never ends by itself; ending the select closes the listener.
+            // Accepting never ends by itself; ending the select closes the listeners.
             tokio::select! {
                 () = accepting => {}
                 () = receiving => {}
@@ -283,14 +290,15 @@ impl PreparedShard {
     }
 }
 
-async fn accept(shard: &Rc<Shard>, listener: TcpListener) {
+async fn accept(shard: &Rc<Shard>, listeners: Vec<Listener>) {
     let mut trouble = listener::AcceptTrouble::default();
+    let mut turn = 0;
     loop {
         for _ in 0..ACCEPT_BATCH {
-            match listener.accept().await {
-                Ok((stream, remote)) => {
+            match listener::accept(&listeners, &mut turn).await {
+                Ok(accepted) => {
                     shard.counters.accepted();
-                    shard.spawn(http::serve(Rc::clone(shard), stream, remote));
+                    shard.spawn(http::serve(Rc::clone(shard), accepted));
                 }
                 Err(error) => trouble.wait_after(&error).await,
             }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use clap::ArgMatches;
-use wootz_server::config::{Guests, Mode, Provider};
+use wootz_server::config::{Address, Guests, Listen, Mode, Provider};
 
 use crate::failure::Failure;
 use crate::output::print;
@@ -49,13 +49,22 @@ fn summary(resolved: &Resolved) -> String {
         Mode::Development => " (--dev)",
     };
     let rows = [
-        ("serves", format!("ws://{}{}{mode}", config.listen.address, config.listen.path)),
+        ("serves", format!("{}{mode}", places(&config.listen))),
         ("runs", runs(&resolved.runner)),
         ("identity", format!("{who}; {guests}")),
         ("pipes", pipes),
         ("control", control),
     ];
     rows.map(|(name, value)| format!("  {name:<9} {value}")).join("\n")
+}
+
+/// All addresses, those of browsers as browsers write them.
+fn places(listen: &Listen) -> String {
+    let places = listen.addresses.iter().map(|address| match address {
+        Address::Tcp(address) => format!("ws://{address}{}", listen.path),
+        Address::Unix(_) | Address::Systemd => format!("{address}, path {}", listen.path),
+    });
+    places.collect::<Vec<_>>().join("; ")
 }
 
 /// Which runner it is and where the application is.

@@ -1,11 +1,15 @@
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use wootz_runner::exec::ExecSettings;
 use wootz_runner::fastcgi::{FastCgiSettings, Reload, WorkerSettings};
 use wootz_runner::http::HttpSettings;
-use wootz_server::config::{AllowedOrigin, Notify, Provider, ReplyMode};
+use wootz_server::config::{
+    AllowedOrigin, ForwardedHeader, Network, Notify, PortTaken, Provider, ProxyProtocol, ReplyMode,
+};
 
 use super::*;
 use crate::settings::{FileChoice, Kind, Override, Sources, TABLE, Way, find};
@@ -115,6 +119,69 @@ fn every_choice_is_understood() {
             fine(&[&provider, &format!("{}={word}", row.key)]);
         }
     }
+}
+
+#[test]
+fn listeners_proxies_and_limits_arrive_where_they_belong() {
+    let (config, _) = fine_exec(&[
+        "listen.address=[::1]:7,unix:w.ws,systemd",
+        "listen.unix_mode=0666",
+        "listen.unix_group=root",
+        "listen.proxy_protocol=true",
+        "listen.trusted_proxies=loopback,192.0.2.7,2001:db8::/32",
+        "listen.forwarded_header=forwarded",
+        "limits.max_connections=1",
+        "limits.per_address=2",
+        "limits.per_user=3",
+        "limits.handshakes_per_second=4",
+        "limits.handshake_burst=5",
+        "limits.max_handshakes=6",
+    ]);
+    let listen = config.listen;
+    let here = std::env::current_dir().expect("there is one").join("w.ws");
+    let addresses: Vec<String> = listen.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["[::1]:7".to_owned(), format!("unix:{}", here.display()), "systemd".to_owned()]);
+    assert_eq!((listen.unix_mode, listen.unix_group), (0o666, Some(0)));
+    assert_eq!(listen.proxy_protocol, ProxyProtocol::Required);
+    assert_eq!(listen.forwarded_header, ForwardedHeader::Forwarded);
+    let written = ["192.0.2.7", "2001:db8::/32"].map(|network| network.parse().expect("a network"));
+    assert_eq!(listen.trusted_proxies, [&Network::LOOPBACK[..], &written].concat());
+    let limits = config.limits;
+    assert_eq!([limits.max_connections, limits.per_address, limits.per_user, limits.max_handshakes], [1, 2, 3, 6]);
+    assert_eq!([limits.handshakes_per_second, limits.handshake_burst], [4, 5]);
+    let private = fine_exec(&["listen.trusted_proxies=private"]).0.listen.trusted_proxies;
+    assert!(
+        ["127.0.0.1", "10.1.2.3", "fd00::1"]
+            .map(|ip| ip.parse().expect("one"))
+            .into_iter()
+            .all(|ip| private.iter().any(|network| network.contains(ip)))
+    );
+}
+
+#[test]
+fn proxies_that_are_none_and_sockets_that_cannot_be_are_refused() {
+    for (pairs, problem) in [
+        (
+            &["listen.trusted_proxies=10.0.0.1/8"][..],
+            "--set: listen.trusted_proxies has \"10.0.0.1/8\", which has bits behind its prefix; 10.0.0.0/8 is the whole network",
+        ),
+        (
+            &["listen.trusted_proxies=nginx"],
+            "--set: listen.trusted_proxies has \"nginx\", which is no address and no network such as 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32",
+        ),
+        (
+            &["listen.proxy_protocol=true"],
+            "--set: listen.proxy_protocol = true needs listen.trusted_proxies: a PROXY header is taken from nobody else, so nobody could connect",
+        ),
+        (&["listen.address=unix:/no/such/w.ws"], "--set: listen.address can't be made: /no/such is no directory"),
+        (
+            &["listen.unix_group=no such group"],
+            "--set: listen.unix_group = \"no such group\": this machine has no such group",
+        ),
+    ] {
+        assert_eq!(resolve_pairs(pairs).1, problem);
+    }
+    fine(&["listen.proxy_protocol=true", "listen.address=unix:/tmp/w.ws"]);
 }
 
 #[test]

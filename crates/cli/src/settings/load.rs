@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use wootz_server::config::Address;
 
 use super::file::{self, State};
 use super::value::Value;
@@ -284,6 +285,6 @@ accessors! {
     map: Map -> &[(String, String)] = value => value;
     /// Permission bits.
     mode: Mode -> u32 = value => *value;
-    /// An address.
-    address: Address -> SocketAddr = value => *value;
+    /// Places to listen on.
+    addresses: Addresses -> &[Address] = value => value;
 }

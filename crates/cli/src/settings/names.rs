@@ -4,19 +4,8 @@ use super::{SECTIONS, TABLE};
 
 /// Settings and whole sections of the interface that this version does not have. Saying so is kinder than "unknown",
 /// and taking them without effect would be a lie.
-const LATER: &[&str] = &[
-    "listen.proxy_protocol",
-    "listen.trusted_proxies",
-    "tls",
-    "control.http_address",
-    "control.token_file",
-    "limits.max_connections",
-    "limits.per_address",
-    "limits.per_user",
-    "limits.messages_per_second",
-    "compression",
-    "cluster",
-];
+const LATER: &[&str] =
+    &["tls", "control.http_address", "control.token_file", "limits.messages_per_second", "compression", "cluster"];
 
 /// Variables that wootz itself gives to calls: a wootz started by a call meets them, and they are no settings.
 const OF_CALLS: &[&str] = &["WOOTZ_EVENT", "WOOTZ_CONNECTION", "WOOTZ_SESSION", "WOOTZ_CONTROL", "WOOTZ_LISTEN"];

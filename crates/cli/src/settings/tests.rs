@@ -44,7 +44,7 @@ fn another(row: &Row) -> String {
         Kind::List(_) | Kind::Command => r#"["x", "y z"]"#.to_owned(),
         Kind::Map => r#"{ A = "1", "b.c" = "2 = 3" }"#.to_owned(),
         Kind::Mode => r#""0600""#.to_owned(),
-        Kind::Address => r#""[::1]:7""#.to_owned(),
+        Kind::Addresses => r#"["[::1]:7", "unix:/a \"b\".ws", "systemd"]"#.to_owned(),
     }
 }
 
@@ -160,8 +160,22 @@ fn own_flag_wins_over_set_and_the_command_after_the_dashes_over_both() {
         ..Sources::default()
     });
     assert_eq!(problems, "");
-    assert_eq!(settings.address("listen.address").to_string(), "127.0.0.1:2");
+    assert_eq!(settings.addresses("listen.address")[0].to_string(), "127.0.0.1:2");
     assert_eq!(settings.list("application.command"), ["two", "a b"]);
+}
+
+#[test]
+fn addresses_are_one_or_a_list_in_every_source() {
+    let written = |text: &str| {
+        let (settings, problems) = from_set(&format!("listen.address={text}"));
+        assert_eq!(problems, "", "{text}");
+        settings.addresses("listen.address").iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(written("[::1]:7"), ["[::1]:7"]);
+    assert_eq!(written("localhost:7, unix:/run/w.ws ,systemd"), ["127.0.0.1:7", "unix:/run/w.ws", "systemd"]);
+    assert_eq!(written(r#"["[::1]:7", "unix:/a,b"]"#), ["[::1]:7", "unix:/a,b"]);
+    assert_eq!(written("127.0.0.1:0,127.0.0.1:0"), ["127.0.0.1:0", "127.0.0.1:0"]);
+    assert_eq!(from_text("[listen]\naddress = [\"0.0.0.0:1\", \"[::]:1\"]").1, "");
 }
 
 #[test]
@@ -178,7 +192,7 @@ fn five_mistakes_are_five_lines_each_with_its_line_number() {
     let (_, problems) = from_text(text);
     assert_eq!(
         problems,
-        r#"wootz.toml:2: listen.address is an IP address with a port such as "127.0.0.1:8888", not "here"
+        r#"wootz.toml:2: listen.address is an IP address with a port such as "127.0.0.1:8888", "unix:/path", "systemd", or a list of these, not "here"
 wootz.toml:5: limits.max_mesage is not a setting; did you mean limits.max_message?
 wootz.toml:6: limits.max_frames is a whole number, not "many"
 wootz.toml:7: limits.ping_interval is a duration such as "500ms", "10s", "2m" or "1h", not 25
@@ -232,14 +246,20 @@ fn mistakes_are_explained() {
             "[listen]\naddress = \"9000\"",
             "2: listen.address needs an address too: 127.0.0.1:9000 for this machine only, 0.0.0.0:9000 for all",
         ),
-        (
-            "[listen]\naddress = \"unix:/x\"",
-            "2: listen.address = \"unix:/x\" is not supported by this version; it can be an IP address with a port",
-        ),
+        ("[listen]\naddress = \"unix:\"", "2: listen.address has a unix: without a path: unix:/run/wootz.ws"),
         (
             "[listen]\naddress = [\"a\"]",
-            "2: listen.address is an IP address with a port such as \"127.0.0.1:8888\", not a list",
+            "2: listen.address is an IP address with a port such as \"127.0.0.1:8888\", \"unix:/path\", \"systemd\", or a list of these, not \"a\"",
         ),
+        (
+            "[listen]\naddress = []",
+            "2: listen.address is an IP address with a port such as \"127.0.0.1:8888\", \"unix:/path\", \"systemd\", or a list of these, not an empty list",
+        ),
+        (
+            "[listen]\naddress = [1]",
+            "2: listen.address is an IP address with a port such as \"127.0.0.1:8888\", \"unix:/path\", \"systemd\", or a list of these, not a list with other things in it",
+        ),
+        ("[listen]\naddress = [\"[::1]:1\", \"systemd\", \"[::1]:1\"]", "2: listen.address has \"[::1]:1\" twice"),
         ("[listen]\npath = 1979-05-27", "2: listen.path is a text, not a date"),
         ("[listen]\npath = \"a\\u0000b\"", "2: listen.path can't hold the character U+0000"),
     ];

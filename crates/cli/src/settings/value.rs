@@ -4,9 +4,11 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml_edit::{Item, Value as Toml};
+use wootz_server::config::Address;
 
 /// The shape of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,8 @@ pub(crate) enum Kind {
     Map,
     /// Permission bits, octal.
     Mode,
-    /// An IP address with a port.
-    Address,
+    /// One or several places to listen on.
+    Addresses,
 }
 
 /// What 0 (or, where nothing is limited, an empty text) means.
@@ -60,7 +62,7 @@ pub(crate) enum Value {
     List(Vec<String>),
     Map(Vec<(String, String)>),
     Mode(u32),
-    Address(SocketAddr),
+    Addresses(Vec<Address>),
 }
 
 /// Longest duration that may be written: a year. More is a slip of the pen, and clocks overflow somewhere above.
@@ -89,12 +91,11 @@ impl Kind {
             (Self::Duration(zero), Toml::Integer(number)) if *number.value() == 0 => {
                 self.duration(zero, Duration::ZERO)
             }
-            (Self::List(_) | Self::Command, Toml::Array(array)) => {
+            (Self::List(_) | Self::Command | Self::Addresses, Toml::Array(array)) => {
                 let texts = array.iter().map(|item| item.as_str().map(str::to_owned));
-                texts
-                    .collect::<Option<_>>()
-                    .map(Value::List)
-                    .ok_or_else(|| self.expected("a list with other things in it"))
+                let texts: Vec<String> =
+                    texts.collect::<Option<_>>().ok_or_else(|| self.expected("a list with other things in it"))?;
+                if self == Self::Addresses { self.addresses(&texts) } else { Ok(Value::List(texts)) }
             }
             (
                 Self::Duration(_)
@@ -103,7 +104,7 @@ impl Kind {
                 | Self::Path
                 | Self::Choice { .. }
                 | Self::Mode
-                | Self::Address,
+                | Self::Addresses,
                 Toml::String(text),
             ) => self.read_text(text.value()),
             _ => Err(self.expected(&found(value))),
@@ -140,12 +141,14 @@ impl Kind {
             Self::Text | Self::Path => Ok(Value::Text(text.to_owned())),
             Self::Choice { now, later } => self.choice(now, later, text),
             Self::List(_) | Self::Command if text.trim_start().starts_with('[') => self.read_inline(text),
+            // An IPv6 address begins with a bracket too, and a list with a quote inside it.
+            Self::Addresses if is_list(text) => self.read_inline(text),
             Self::List(_) => Ok(Value::List(split(text))),
             Self::Command => self.words(text),
             Self::Map if text.trim_start().starts_with('{') => self.read_inline(text),
             Self::Map => self.pairs(text),
             Self::Mode => parse_mode(text).map(Value::Mode).ok_or_else(|| self.expected(&quoted(text))),
-            Self::Address => self.address(text),
+            Self::Addresses => self.addresses(&split(text)),
         }
     }
 
@@ -208,17 +211,33 @@ impl Kind {
         pairs.map(Value::Map).ok_or_else(|| self.expected("something else"))
     }
 
-    fn address(self, text: &str) -> Read {
+    fn addresses(self, texts: &[String]) -> Read {
+        let mut addresses = Vec::new();
+        for text in texts {
+            let address = self.address(text)?;
+            if addresses.contains(&address) && !has_free_port(&address) {
+                return Err(format!("has {} twice", quoted(text)));
+            }
+            addresses.push(address);
+        }
+        if addresses.is_empty() {
+            return Err(self.expected("an empty list"));
+        }
+        Ok(Value::Addresses(addresses))
+    }
+
+    fn address(self, text: &str) -> Result<Address, String> {
+        match text.strip_prefix("unix:") {
+            None if text == "systemd" => return Ok(Address::Systemd),
+            Some("") => return Err("has a unix: without a path: unix:/run/wootz.ws".to_owned()),
+            Some(path) if path.contains('\0') => return Err("can't hold the character U+0000".to_owned()),
+            Some(path) => return Ok(Address::Unix(PathBuf::from(path))),
+            None => {}
+        }
         // The one name that means the same on every machine; others could change under a running server.
         let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        if let Ok(address) = numeric.as_deref().unwrap_or(text).parse() {
-            return Ok(Value::Address(address));
-        }
-        if text == "systemd" || text.starts_with("unix:") {
-            return Err(format!(
-                "= {} is not supported by this version; it can be an IP address with a port",
-                quoted(text)
-            ));
+        if let Ok(address) = numeric.as_deref().unwrap_or(text).parse::<SocketAddr>() {
+            return Ok(address.into());
         }
         let port = text.strip_prefix(':').unwrap_or(text);
         if port.parse::<u16>().is_ok() {
@@ -247,7 +266,10 @@ impl Kind {
             Self::Command => r#"a list such as ["php", "index.php"]"#.to_owned(),
             Self::Map => r#"a table of texts such as { APP_ENV = "production" }"#.to_owned(),
             Self::Mode => r#"permission bits such as "0660""#.to_owned(),
-            Self::Address => r#"an IP address with a port such as "127.0.0.1:8888""#.to_owned(),
+            Self::Addresses => {
+                r#"an IP address with a port such as "127.0.0.1:8888", "unix:/path", "systemd", or a list of these"#
+                    .to_owned()
+            }
         }
     }
 
@@ -283,6 +305,16 @@ fn found(value: &Toml) -> String {
         Toml::Array(_) => "a list".to_owned(),
         Toml::InlineTable(_) => "a table".to_owned(),
     }
+}
+
+/// Whether a text is a list as in the file.
+fn is_list(text: &str) -> bool {
+    text.trim_start().strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['"', '\'', ']']))
+}
+
+/// Each port 0 is another port.
+fn has_free_port(address: &Address) -> bool {
+    matches!(address, Address::Tcp(address) if address.port() == 0)
 }
 
 /// Parts between commas, without the space around them.
@@ -346,7 +378,10 @@ impl Value {
                 format!("{{ {} }}", pairs.join(", "))
             }
             Self::Mode(bits) => format!("\"{bits:04o}\""),
-            Self::Address(address) => quoted(&address.to_string()),
+            Self::Addresses(addresses) => {
+                let texts: Vec<String> = addresses.iter().map(|address| quoted(&address.to_string())).collect();
+                if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) }
+            }
         }
     }
 }

@@ -16,15 +16,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use wootz_hub::Key;
 use wootz_protocol::{CloseCode, ControlFrame, Endpoint, Event, Input, Message as Received, Role, TimeoutAction};
 use wootz_runner::{CallEvent, Caller, Message, Utf8Bytes};
 
 use super::calls::{self, Calls, Owner, Request};
 use super::mailbox::{Ending, Mailbox, MailboxKind};
+use crate::admission::Place;
 use crate::config::{Notify, TextPing};
 use crate::identity::{Verdict, Watched};
+use crate::listener::Stream;
 use crate::push::RequestPipe;
 use crate::shard::Shard;
 
@@ -39,8 +40,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the handshake made: an answered upgrade, and who is at the other end.
 pub(crate) struct Opened {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) caller: Arc<Caller>,
+    /// What it is counted as, until it ends.
+    pub(crate) place: Place,
     pub(crate) kind: MailboxKind,
     /// The 101, the first thing that is written.
     pub(crate) response: Bytes,
@@ -62,6 +65,7 @@ pub(crate) struct Connection {
     stage: Stage,
     busy: Option<Box<Busy>>,
     pipe: Option<Box<RequestPipe>>,
+    place: Place,
     expires: Option<Instant>,
     watched: Option<Box<Watched>>,
     blocked_since: Option<Instant>,
@@ -136,6 +140,7 @@ impl Connection {
             endpoint: Endpoint::new(Role::Server, now),
             mailbox,
             pipe: shard.open_request_pipe(&caller),
+            place: opened.place,
             caller,
             key,
             stage: Stage::Open,
@@ -215,7 +220,7 @@ impl Connection {
         let (Some(watched), Some(sessions)) = (&mut self.watched, &self.shard.sessions) else { return };
         match sessions.judge(*news, watched, self.caller.user.as_ref()) {
             Verdict::Stay => {}
-            Verdict::Move(user) => self.become_user(user),
+            Verdict::Move(user) => self.become_user(user, now),
             Verdict::End(reason) => {
                 tracing::info!(connection = %self.caller.id, reason, "closing with 4401");
                 self.close_now(CloseCode::SessionEnded, "session ended", now);
@@ -224,7 +229,11 @@ impl Connection {
     }
 
     /// The same browser is another user from now on. Calls that run go on as who they were started for.
-    fn become_user(&mut self, user: Option<Arc<str>>) {
+    fn become_user(&mut self, user: Option<Arc<str>>, now: Instant) {
+        if self.place.take_for(user.as_ref()).is_err() {
+            tracing::info!(connection = %self.caller.id, "closing: its session has another user, who has limits.per_user connections already");
+            return self.close_now(CloseCode::PolicyViolation, "too many connections", now);
+        }
         tracing::info!(connection = %self.caller.id, "its session has another user: the connection goes on as that user");
         self.shard.hub.borrow_mut().change_user(self.key, user.clone());
         self.caller = Arc::new(self.caller.as_user(user));

@@ -10,13 +10,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use wootz_hub::Outbox;
 use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
 use wootz_runner::{Gone, Message, ReplySink};
 
 use crate::console::Note;
 use crate::identity::News;
+use crate::listener::Stream;
 
 /// Requests that may wait in a mailbox until the driver looks: a pipe is read only while there is room for more.
 const MAX_REQUESTS: usize = 16;
@@ -27,7 +27,7 @@ pub(crate) struct Mailbox {
     outbox: Outbox,
     /// Here, not in the driver, so that a push to many is a loop of writes, without a wake-up of each connection's task. `None`
     /// when the connection has ended: whoever still holds this mailbox must not hold the socket open.
-    stream: RefCell<Option<TcpStream>>,
+    stream: RefCell<Option<Stream>>,
     /// Bytes of replies that may wait before the next one has to.
     reply_room_bytes: usize,
     /// The call, counted from the connection's first, whose replies leave now.
@@ -67,7 +67,7 @@ impl wootz_hub::Mailbox for Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) fn new(stream: TcpStream, kind: MailboxKind, reply_room_bytes: usize) -> Self {
+    pub(crate) fn new(stream: Stream, kind: MailboxKind, reply_room_bytes: usize) -> Self {
         Self {
             outbox: Outbox::default(),
             stream: RefCell::new(Some(stream)),
@@ -87,7 +87,7 @@ impl Mailbox {
     }
 
     /// Does something with the socket, for as long as there is one.
-    pub(crate) fn with_stream<R>(&self, act: impl FnOnce(&mut TcpStream) -> io::Result<R>) -> io::Result<R> {
+    pub(crate) fn with_stream<R>(&self, act: impl FnOnce(&mut Stream) -> io::Result<R>) -> io::Result<R> {
         match &mut *self.stream.borrow_mut() {
             Some(stream) => act(stream),
             None => Err(io::ErrorKind::NotConnected.into()),

@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 use wootz_protocol::handshake::{self, HeadLimits, Parsed, Refusal, Request};
+
+use crate::listener::Stream;
 
 /// A whole request head, and what came behind it.
 #[derive(Debug)]
@@ -25,22 +26,25 @@ pub(crate) enum HeadError {
 }
 
 impl Head {
-    /// Reads until the head is whole.
+    /// Reads until the head is whole. `bytes` are those that were read already.
     ///
     /// # Cancel safety
     /// What was read is lost; the socket is of no more use then.
     pub(crate) async fn read(
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         buffer: &RefCell<Box<[u8]>>,
         max_head_bytes: usize,
+        mut bytes: Vec<u8>,
     ) -> Result<Self, HeadError> {
         let limits = HeadLimits { max_head_bytes, ..HeadLimits::default() };
-        let mut bytes = Vec::new();
+        let mut searched = 0;
         loop {
-            let searched = bytes.len();
-            read_some(stream, buffer, &mut bytes).await?;
+            if bytes.len() == searched {
+                read_some(stream, buffer, &mut bytes).await?;
+            }
+            let before = std::mem::replace(&mut searched, bytes.len());
             // A head that comes byte by byte is not parsed again for each of them.
-            if searched > 0 && bytes.len() <= max_head_bytes && !may_be_whole(&bytes, searched) {
+            if before > 0 && bytes.len() <= max_head_bytes && !may_be_whole(&bytes, before) {
                 continue;
             }
             match handshake::parse(&bytes, &limits).map_err(HeadError::Refused)? {
@@ -67,7 +71,15 @@ impl Head {
     }
 }
 
-async fn read_some(stream: &mut TcpStream, buffer: &RefCell<Box<[u8]>>, bytes: &mut Vec<u8>) -> Result<(), HeadError> {
+/// Reads what is there, at least one byte.
+///
+/// # Errors
+/// [`HeadError::Gone`] only.
+pub(crate) async fn read_some(
+    stream: &mut Stream,
+    buffer: &RefCell<Box<[u8]>>,
+    bytes: &mut Vec<u8>,
+) -> Result<(), HeadError> {
     std::future::poll_fn(|context| {
         let mut buffer = buffer.borrow_mut();
         let mut read = ReadBuf::new(&mut buffer);

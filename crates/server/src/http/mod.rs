@@ -3,27 +3,30 @@
 //! Everything is decided before the 101; a refusal is a status, never a close code. The future of this module is gone when
 //! the connection begins to live.
 
+mod forwarded;
 mod head;
 mod origin;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use wootz_protocol::handshake::{self, Acceptance, Request};
 use wootz_runner::{Caller, ConnectionId};
 use wootz_session::jwt;
 
-use crate::config::{Mode, Provider};
+use crate::admission::{NoRoom, Place};
+use crate::config::{Mode, Provider, ProxyProtocol};
 use crate::connection::{MailboxKind, Opened};
 use crate::console;
 use crate::identity::{self, Asked, Identity, NoIdentity, Watched};
+use crate::listener::{self, Accepted, Stream, proxy_protocol};
+use crate::metrics::RefusedBy;
 use crate::shard::Shard;
-use head::{Head, HeadError};
+use head::{Head, HeadError, read_some};
 
 /// How long a refused client may take to read its answer, and how much it may still send meanwhile.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -44,8 +47,21 @@ const HOP_FIELDS: [&str; 7] = [
 enum NoUpgrade {
     /// The request gets this answer. The reason is for the log.
     Answered { response: Vec<u8>, status: u16, reason: String },
+    /// No proxy speaks, or a wrong one: the socket is closed. The reason is for the log.
+    NoProxy { reason: String },
+    /// The oldest of too many that have sent no whole request: the socket is closed.
+    Evicted,
     /// Nobody is there to be answered.
     Gone,
+}
+
+/// Who sends the request, as far as is known; only its bytes can change that.
+#[derive(Debug, Clone, Copy)]
+struct Sender {
+    /// The browser, or the proxy that spoke last.
+    address: SocketAddr,
+    /// Whether it is believed when it names another one.
+    is_trusted: bool,
 }
 
 /// A valid upgrade that is not answered yet.
@@ -67,60 +83,182 @@ impl From<handshake::Refusal> for NoUpgrade {
     }
 }
 
-/// Serves one accepted socket: answers it, or lets it live as a connection.
-pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: SocketAddr) {
-    let settled = tokio::select! {
-        biased;
-        settled = settle(&shard, &mut stream, remote) => settled,
-        () = shard.until_ending() => Err(unavailable("the server shuts down")),
-    };
-    match settled {
-        Ok(settled) => {
-            let Settled { caller, kind, response, unread, expires, watched } = settled;
-            shard.open(Opened { stream, caller, kind, response, unread, expires, watched });
-        }
-        Err(NoUpgrade::Gone) => {}
-        Err(NoUpgrade::Answered { response, status, reason }) => {
-            if status >= 400 {
-                shard.counters.refused();
-                tracing::info!(%remote, status, %reason, "handshake refused");
-            }
-            let _ = tokio::time::timeout(REFUSAL_TIME, answer(&mut stream, &response)).await;
+impl From<HeadError> for NoUpgrade {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Refused(refusal) => refusal.into(),
+            HeadError::Gone => Self::Gone,
         }
     }
 }
 
-/// All that a connection is but its socket.
+/// Serves one accepted socket: answers it, or lets it live as a connection.
+pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
+    let Accepted { mut stream, peer } = accepted;
+    let is_trusted = peer.is_trusted(&shard.config.listen.trusted_proxies);
+    let mut sender = Sender { address: peer.address(), is_trusted };
+    let settled = tokio::select! {
+        biased;
+        settled = settle(&shard, &mut stream, &mut sender) => settled,
+        () = shard.until_ending() => Err(unavailable("the server shuts down")),
+    };
+    match settled {
+        Ok(Settled { caller, kind, expires, watched, place, response, unread }) => {
+            shard.open(Opened { stream, caller, kind, place, response, unread, expires, watched });
+        }
+        Err(NoUpgrade::Gone) => {}
+        // A flood of them would be one of the log's: it has been told once.
+        Err(NoUpgrade::Evicted) => shard.counters.refused_by(RefusedBy::MaxHandshakes),
+        Err(NoUpgrade::NoProxy { reason }) => {
+            shard.counters.refused_by(RefusedBy::ProxyProtocol);
+            tracing::info!(remote = %sender.address, %reason, "connection closed before its handshake");
+        }
+        Err(NoUpgrade::Answered { response, status, reason }) => {
+            if status >= 400 {
+                shard.counters.refused();
+                tracing::info!(remote = %sender.address, status, %reason, "handshake refused");
+            }
+            let unfinished = shard.handshakes.begin();
+            tokio::select! {
+                _ = tokio::time::timeout(REFUSAL_TIME, answer(&mut stream, &response)) => {}
+                () = unfinished.evicted() => shard.counters.refused_by(RefusedBy::MaxHandshakes),
+            }
+        }
+    }
+}
+
+/// A browser that is let in.
 struct Settled {
     caller: Arc<Caller>,
     kind: MailboxKind,
-    response: Bytes,
-    unread: Vec<u8>,
     expires: Option<Instant>,
     watched: Option<Box<Watched>>,
+    place: Place,
+    response: Bytes,
+    unread: Vec<u8>,
 }
 
-async fn settle(shard: &Rc<Shard>, stream: &mut TcpStream, remote: SocketAddr) -> Result<Settled, NoUpgrade> {
-    let head = read_head(shard, stream).await?;
+async fn settle(shard: &Rc<Shard>, stream: &mut Stream, sender: &mut Sender) -> Result<Settled, NoUpgrade> {
+    let head = request_head(shard, stream, sender).await?;
     let request = head.request();
+    find_browser(shard, &request, sender);
+    let remote = sender.address;
     let upgrade = upgrade(shard, &request)?;
-    let caller = Describe { shard, request: &request, remote, local: stream.local_addr().ok(), id: new_id()? };
+    let mut place = admit(shard, remote)?;
+    let caller = Describe { shard, request: &request, remote, local: stream.local_address(), id: new_id()? };
     let mut identity = identify(shard, stream, &caller).await?;
+    place.take_for(identity.user.as_ref()).map_err(|no_room| full(shard, no_room))?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
     let (expires, watched) = (identity.expires, identity.watched.take());
     let caller = Arc::new(caller.with_identity(identity));
-    Ok(Settled { caller, kind: upgrade.kind, response, unread: head.rest().to_vec(), expires, watched })
+    Ok(Settled { caller, kind: upgrade.kind, expires, watched, place, response, unread: head.rest().to_vec() })
 }
 
-async fn read_head(shard: &Shard, stream: &mut TcpStream) -> Result<Head, NoUpgrade> {
+/// The request's head, within `limits.handshake_timeout`, or until too many younger ones wait for theirs.
+async fn request_head(shard: &Shard, stream: &mut Stream, sender: &mut Sender) -> Result<Head, NoUpgrade> {
     let limits = &shard.config.limits;
-    let reading = Head::read(stream, &shard.read_buffer, limits.max_head_bytes);
-    match tokio::time::timeout(limits.handshake_timeout, reading).await {
-        Ok(Ok(head)) => Ok(head),
-        Ok(Err(HeadError::Refused(refusal))) => Err(refusal.into()),
-        Ok(Err(HeadError::Gone)) => Err(NoUpgrade::Gone),
-        Err(_elapsed) => {
-            Err(NoUpgrade::status(408, &[], "request too slow", "no request within limits.handshake_timeout"))
+    let deadline = tokio::time::Instant::now() + limits.handshake_timeout;
+    let unfinished = shard.handshakes.begin();
+    let reading = async {
+        let bytes = match shard.config.listen.proxy_protocol {
+            ProxyProtocol::Absent => Vec::new(),
+            ProxyProtocol::Required => proxy_header(shard, stream, sender, deadline).await?,
+        };
+        let head = Head::read(stream, &shard.read_buffer, limits.max_head_bytes, bytes);
+        match tokio::time::timeout_at(deadline, head).await {
+            Ok(head) => Ok(head?),
+            Err(_elapsed) => {
+                Err(NoUpgrade::status(408, &[], "request too slow", "no request within limits.handshake_timeout"))
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        head = reading => head,
+        () = unfinished.evicted() => Err(NoUpgrade::Evicted),
+    }
+}
+
+/// Reads the PROXY header and learns from it who the sender is. Gives the bytes behind it.
+async fn proxy_header(
+    shard: &Shard,
+    stream: &mut Stream,
+    sender: &mut Sender,
+    deadline: tokio::time::Instant,
+) -> Result<Vec<u8>, NoUpgrade> {
+    if !sender.is_trusted {
+        let reason = "listen.proxy_protocol = true takes connections of listen.trusted_proxies only, and this is none";
+        return Err(NoUpgrade::NoProxy { reason: reason.to_owned() });
+    }
+    let wrong = |why: &str| NoUpgrade::NoProxy {
+        reason: format!("listen.proxy_protocol = true wants a PROXY header first: {why}"),
+    };
+    let mut bytes = Vec::new();
+    let header = loop {
+        match tokio::time::timeout_at(deadline, read_some(stream, &shard.read_buffer, &mut bytes)).await {
+            Ok(Ok(())) => {}
+            // A balancer that only looks whether somebody listens.
+            Ok(Err(_)) if bytes.is_empty() => return Err(NoUpgrade::Gone),
+            Ok(Err(_)) => return Err(wrong("the peer went within it")),
+            Err(_elapsed) => return Err(wrong("it was not whole within limits.handshake_timeout")),
+        }
+        if let Some(header) = proxy_protocol::parse(&bytes).map_err(|why| wrong(&why.to_string()))? {
+            break header;
+        }
+    };
+    if let Some(source) = header.source {
+        let address = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let is_trusted = listener::is_trusted(address.ip(), &shard.config.listen.trusted_proxies);
+        *sender = Sender { address, is_trusted };
+    }
+    bytes.drain(..header.length);
+    Ok(bytes)
+}
+
+/// Finds the browser behind proxies that are trusted. Where they tell no port it has the one that their own connection came from, which no other
+/// living connection of theirs has.
+fn find_browser(shard: &Shard, request: &Request<'_>, sender: &mut Sender) {
+    let listen = &shard.config.listen;
+    if !sender.is_trusted {
+        return hint_at_trusted_proxies(request, sender);
+    }
+    let is_trusted = |address| listener::is_trusted(address, &listen.trusted_proxies);
+    if let Some(node) = forwarded::sender(request, listen.forwarded_header, is_trusted) {
+        sender.address = SocketAddr::new(node.address, node.port.unwrap_or(sender.address.port()));
+    }
+}
+
+/// A proxy on this machine that is not listed is what most have who forgot to list it.
+fn hint_at_trusted_proxies(request: &Request<'_>, sender: &Sender) {
+    static HINT: Once = Once::new();
+    if sender.address.ip().is_loopback() && forwarded::is_told(request) {
+        HINT.call_once(|| {
+            tracing::info!(
+                peer = %sender.address.ip(),
+                "a proxy on this machine tells the browser's address, and it is not believed: list it in listen.trusted_proxies"
+            );
+        });
+    }
+}
+
+fn admit(shard: &Shard, remote: SocketAddr) -> Result<Place, NoUpgrade> {
+    shard.admission.admit(remote.ip(), Instant::now()).map_err(|no_room| full(shard, no_room))
+}
+
+/// The answer where a limit is reached: 503 when the server is full, 429 when the browser itself has had its share.
+fn full(shard: &Shard, no_room: NoRoom) -> NoUpgrade {
+    shard.counters.refused_by(no_room.refused_by());
+    let too_many = |setting: &str| {
+        NoUpgrade::status(429, &[("Retry-After", "5")], "too many connections", format!("{setting} is reached"))
+    };
+    match no_room {
+        NoRoom::MaxConnections => unavailable("limits.max_connections is reached"),
+        NoRoom::PerAddress => too_many("limits.per_address"),
+        NoRoom::PerUser => too_many("limits.per_user"),
+        NoRoom::TooFast(wait) => {
+            let seconds = (wait.as_secs() + 1).to_string();
+            let reason = "faster than limits.handshakes_per_second";
+            NoUpgrade::status(429, &[("Retry-After", &seconds)], "too many handshakes", reason)
         }
     }
 }
@@ -168,13 +306,13 @@ fn unavailable(reason: impl Into<String>) -> NoUpgrade {
     NoUpgrade::status(503, &[("Retry-After", "5")], "not available now", reason)
 }
 
-async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
+async fn identify(shard: &Rc<Shard>, stream: &Stream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
     let as_guest = || Arc::new(caller.with_identity(Identity::GUEST));
     let asked = Asked { request: caller.request, remote: caller.remote, caller: &as_guest };
     let settled = tokio::select! {
         biased;
         settled = identity::settle(shard, &asked) => settled,
-        () = hangup(stream) => return Err(NoUpgrade::Gone),
+        () = stream.hung_up() => return Err(NoUpgrade::Gone),
     };
     settled.map_err(|refusal| match refusal {
         NoIdentity::BadToken(reason) => {
@@ -189,15 +327,7 @@ async fn identify(shard: &Rc<Shard>, stream: &TcpStream, caller: &Describe<'_>) 
     })
 }
 
-/// Waits until the client has gone. One that already sends frames is not watched any more.
-async fn hangup(stream: &TcpStream) {
-    match stream.peek(&mut [0]).await {
-        Ok(0) | Err(_) => {}
-        Ok(_) => std::future::pending().await,
-    }
-}
-
-async fn answer(stream: &mut TcpStream, response: &[u8]) -> std::io::Result<()> {
+async fn answer(stream: &mut Stream, response: &[u8]) -> std::io::Result<()> {
     stream.write_all(response).await?;
     stream.shutdown().await?;
     // What is still unread when a socket is closed resets it, and the answer is lost on its way.
