@@ -10,6 +10,7 @@ mod kept;
 mod parameters;
 mod records;
 mod response;
+mod unix;
 mod unread;
 mod workers;
 
@@ -149,6 +150,7 @@ impl Application for FastCgi {
     /// Dropped, the connection is closed. PHP ends a script whose connection is closed when it next prints something.
     async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
         let settings = &*self.settings;
+        let since = Instant::now();
         let mut deadline = Deadline::after(settings.timeout);
         let underway = self.kept.begin();
         let request = Exchange {
@@ -158,7 +160,7 @@ impl Application for FastCgi {
             begin: Begin::AtOnce,
             limits: &self.limits,
             server: &self.server,
-            since: Instant::now(),
+            since,
         };
         if let Some(result) = self.over_kept(&underway, request, &mut deadline, replies).await {
             return result;
