@@ -352,20 +352,20 @@ impl Answer {
 
     /// The result of the call, after the last reply of a success.
     async fn conclude(self, stop: Stop, exchange: &Exchange<'_>, replies: &mut Replies) -> Result<(), CallError> {
-        let server = exchange.server.to_owned();
+        let server = exchange.server;
         let fault = match stop {
-            Stop::End(end) => match self.fault_at(end, &server)? {
+            Stop::End(end) => match self.fault_at(end, server)? {
                 Some(fault) => fault,
                 None => return self.succeed(exchange.since, replies).await,
             },
             Stop::Late => ApplicationFault::TimedOut(exchange.limits.timeout),
             Stop::Silent => ApplicationFault::Silent(exchange.limits.first_byte_timeout),
-            Stop::NoAnswer(what) => ApplicationFault::BadAnswer { server, what },
+            Stop::NoAnswer(what) => ApplicationFault::BadAnswer { server: server.to_owned(), what },
             Stop::Output(error) => error.into(),
             Stop::Status(number) => ApplicationFault::Status(number),
             Stop::NoScript(what) => {
                 let script = exchange.parameters.script_filename();
-                return Err(StartError::Script { server, script, what }.into());
+                return Err(StartError::Script { server: server.to_owned(), script, what }.into());
             }
         };
         Err(CallError::Application { fault, stderr: self.stderr.into_text() })
