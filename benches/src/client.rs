@@ -12,6 +12,23 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The masking key of all clients: a fixed one costs the server what a random one does.
 pub const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
+/// What a browser tells of itself in every request and every handshake. In the rows with a peer that is a web server or a bare client
+/// both contestants are told it, and both tell it on to the application.
+pub const BROWSER: [(&str, &str); 4] = [
+    (
+        "User-Agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    ),
+    ("Accept-Language", "en-US,en;q=0.9"),
+    ("Accept-Encoding", "gzip, deflate, br, zstd"),
+    ("Cookie", "PHPSESSID=l0s3kq5b9m1c7d2v8e6r4t0y2u; theme=dark"),
+];
+
+/// The same as header fields, each a line with its end.
+pub fn browser_fields() -> String {
+    BROWSER.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+}
+
 /// A client's frame, ready to be written any number of times.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -110,6 +127,11 @@ impl Single {
     /// Connects and upgrades.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
         Self::open_with(address, "")
+    }
+
+    /// The same as a browser does it.
+    pub fn open_as_browser(address: SocketAddr) -> io::Result<Self> {
+        Self::open_with(address, &browser_fields())
     }
 
     /// The same with further header fields, each a line with its end.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use wootz_benches::wire;
 
 use crate::asking::Ask;
-use crate::client::{PATIENCE, wrong};
+use crate::client::{BROWSER, PATIENCE, wrong};
 
 const BEGIN_REQUEST: u8 = 1;
 const END_REQUEST: u8 = 3;
@@ -116,8 +116,10 @@ fn request(script: &Path, connections: Connections, uri: &str) -> Vec<u8> {
         ("HTTP_HOST", "127.0.0.1:8888"),
         ("HTTP_ORIGIN", "http://127.0.0.1:8888"),
     ];
+    let browser = BROWSER.map(|(name, value)| (format!("HTTP_{}", name.replace('-', "_").to_uppercase()), value));
+    let browser = browser.iter().map(|(name, value)| (name.as_str(), *value));
     let mut pairs = Vec::new();
-    for (name, value) in parameters {
+    for (name, value) in parameters.into_iter().chain(browser) {
         push_length(name.len(), &mut pairs);
         push_length(value.len(), &mut pairs);
         pairs.extend_from_slice(name.as_bytes());

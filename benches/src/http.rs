@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wootz_benches::wire;
 
 use crate::asking::Ask;
-use crate::client::{PATIENCE, wrong};
+use crate::client::{PATIENCE, browser_fields, wrong};
 
 /// One connection to a server of HTTP/1.1.
 pub struct Bare {
@@ -18,12 +18,28 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Connects; each question is a GET of `target`.
+    /// Connects; each question is a GET of `target`, as a browser asks.
     pub fn connect(address: SocketAddr, target: &str, expected: &'static [u8]) -> io::Result<Self> {
+        Self::connect_with(address, target, "", expected)
+    }
+
+    /// The same with the fields that a reverse proxy adds, and two of wootz's: the server has as much to read from both contestants.
+    pub fn connect_as_proxy(address: SocketAddr, target: &str, expected: &'static [u8]) -> io::Result<Self> {
+        let fields = format!(
+            "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: {address}\r\nX-Forwarded-Proto: http\r\n\
+             X-Request-Id: 0123456789abcdef0123456789abcdef\r\n\
+             Wootz-Event: message\r\nWootz-Connection: 0123456789abcdef0123456789abcdef\r\n"
+        );
+        Self::connect_with(address, target, &fields, expected)
+    }
+
+    fn connect_with(address: SocketAddr, target: &str, fields: &str, expected: &'static [u8]) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\n\r\n");
+        let browser = browser_fields();
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\n{browser}{fields}\r\n");
         Ok(Self { stream, request: request.into_bytes(), expected, read: Vec::new() })
     }
 }

@@ -22,7 +22,9 @@ use crate::table::{Reach, Table};
 const FLOOD: usize = 10_000;
 /// The other user sends ten per second.
 const PACE: Duration = Duration::from_millis(100);
-const QUIET_MESSAGES: usize = 120;
+/// Quiet and flood take turns, so that both have their share of what else the machine does.
+const TURNS: usize = 4;
+const QUIET_MESSAGES: usize = 120 / TURNS;
 const URI: &str = "/hello";
 const ANSWER: &[u8] = b"hello";
 const CODE: &str =
@@ -35,17 +37,21 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
     let pool = Pool::start(&programs.php_fpm, SERVER_CORE, CODE)?;
     let wootz = serve_pool(programs, SERVER_CORE, &["identity.provider=application"], &pool)?;
     let mut patient = Talk::new(open_as("1", wootz.address)?, URI, ANSWER);
-    let mut left = QUIET_MESSAGES;
-    let quiet = at_a_pace(&mut patient, || {
-        left -= 1;
-        left > 0
-    })?;
-    let flooded = thread::scope(|scope| {
-        let flood = scope.spawn(|| flood(wootz.address));
-        let flooded = at_a_pace(&mut patient, || !flood.is_finished())?;
-        flood.join().map_err(|_| wrong("the flood panicked"))??;
-        io::Result::Ok(flooded)
-    })?;
+    let (mut quiet, mut flooded) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let mut left = QUIET_MESSAGES;
+        quiet.extend(at_a_pace(&mut patient, || {
+            left -= 1;
+            left > 0
+        })?);
+        flooded.extend(thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(wootz.address));
+            let flooded = at_a_pace(&mut patient, || !flood.is_finished())?;
+            flood.join().map_err(|_| wrong("the flood panicked"))??;
+            io::Result::Ok(flooded)
+        })?);
+    }
+    let (quiet, flooded) = (Rounds::new(quiet), Rounds::new(flooded));
     table.note(format!(
         "flood: medians {:.2} ms, without it {:.2} ms; {} messages while it lasted.",
         flooded.median(),
@@ -69,23 +75,24 @@ fn open_as(user: &str, address: SocketAddr) -> io::Result<Single> {
 }
 
 /// Asks as long as wanted, at the pace; milliseconds.
-fn at_a_pace(talk: &mut Talk, mut go_on: impl FnMut() -> bool) -> io::Result<Rounds> {
+fn at_a_pace(talk: &mut Talk, mut go_on: impl FnMut() -> bool) -> io::Result<Vec<f64>> {
     let mut figures = Vec::new();
     let mut next = Instant::now();
     loop {
         figures.push(talk.ask()?.as_secs_f64() * 1e3);
         if !go_on() {
-            return Ok(Rounds::new(figures));
+            return Ok(figures);
         }
         next += PACE;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
 }
 
-/// All messages of one user; over when all are answered.
+/// The messages of one turn, all of one user; over when all are answered.
 fn flood(address: SocketAddr) -> io::Result<()> {
     thread::scope(|scope| {
-        let connections: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| flood_one(address, FLOOD / WORKERS))).collect();
+        let connections: Vec<_> =
+            (0..WORKERS).map(|_| scope.spawn(|| flood_one(address, FLOOD / TURNS / WORKERS))).collect();
         connections.into_iter().try_for_each(|one| one.join().map_err(|_| wrong("a connection panicked"))?)
     })
 }

@@ -30,7 +30,7 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
     for (what, connections, keep) in rows {
         let keep = format!("application.fastcgi.keep={keep}");
         let wootz = serve_pool(programs, SERVER_CORE, &[&keep], &pool)?;
-        let mut talk = Talk::new(Single::open(wootz.address)?, URI, ANSWER);
+        let mut talk = Talk::new(Single::open_as_browser(wootz.address)?, URI, ANSWER);
         let mut bare = Bare::new(&socket, &script, connections, URI, ANSWER);
         let [theirs, ours] = call_by_call(CALLS, [&mut || bare.ask(), &mut || talk.ask()])?;
         table.add(what, "µs", &ours, ("bare FastCGI client", &theirs), Reach::MoreThanFloor(60.0));

@@ -34,8 +34,8 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
         listens: Listens::Tcp,
     })?;
     let wootz = serve_runner(programs, SERVER_CORE, &[], &["--http", &format!("http://{}", node.address)])?;
-    let mut talk = Talk::new(Single::open(wootz.address)?, URI, ANSWER);
-    let mut bare = Bare::connect(node.address, URI, ANSWER)?;
+    let mut talk = Talk::new(Single::open_as_browser(wootz.address)?, URI, ANSWER);
+    let mut bare = Bare::connect_as_proxy(node.address, URI, ANSWER)?;
     let [theirs, ours] = call_by_call(CALLS, [&mut || bare.ask(), &mut || talk.ask()])?;
     let what = "message → `http` (Node) → reply: median";
     table.add(what, "µs", &ours, ("bare HTTP client", &theirs), Reach::MoreThanFloor(80.0));

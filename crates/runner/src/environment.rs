@@ -64,11 +64,14 @@ impl Caller {
 
     /// The variables that were pushed, in their order.
     fn stored(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let mut parts = self.variables.split(|&byte| byte == 0);
-        std::iter::from_fn(move || {
-            let name = std::str::from_utf8(parts.next()?).expect("names are ASCII");
-            Some((name, parts.next()?))
-        })
+        let mut rest = &*self.variables;
+        let mut next = move || {
+            let part;
+            (part, rest) = rest.split_at(memchr::memchr(0, rest)?);
+            rest = &rest[1..];
+            Some(part)
+        };
+        std::iter::from_fn(move || Some((std::str::from_utf8(next()?).expect("names are ASCII"), next()?)))
     }
 }
 
@@ -189,13 +192,15 @@ const COMPUTED: [&str; 16] = [
 
 /// All variables of a call.
 pub(crate) fn of_call(call: &Call) -> impl Iterator<Item = (&str, Cow<'_, [u8]>)> {
-    let computed = COMPUTED.into_iter().filter_map(|name| Some((name, computed(call, name)?)));
+    let message_uri = call.message_uri();
+    let computed = COMPUTED.into_iter().filter_map(move |name| Some((name, computed(call, message_uri, name)?)));
     computed.chain(call.caller.stored().map(|(name, value)| (name, Cow::Borrowed(value))))
 }
 
-/// The value of a variable of `COMPUTED`, where the call has it.
-fn computed<'c>(call: &'c Call, name: &str) -> Option<Cow<'c, [u8]>> {
+/// The value of a variable of `COMPUTED`, where the call has it. `message_uri` is [`Call::message_uri`], which was asked once.
+fn computed<'c>(call: &'c Call, message_uri: Option<&'c str>, name: &str) -> Option<Cow<'c, [u8]>> {
     let remote = call.caller.remote;
+    let uri = message_uri.unwrap_or(&call.caller.handshake_uri);
     Some(match name {
         "GATEWAY_INTERFACE" => borrowed("CGI/1.1"),
         "SERVER_SOFTWARE" => borrowed(SERVER_SOFTWARE),
@@ -205,10 +210,10 @@ fn computed<'c>(call: &'c Call, name: &str) -> Option<Cow<'c, [u8]>> {
         "WOOTZ_EVENT" => borrowed(call.event.as_str()),
         "WOOTZ_CONNECTION" => owned(call.caller.id),
         "WOOTZ_SESSION" => borrowed(call.caller.session.as_deref()?),
-        "REQUEST_METHOD" => borrowed(if call.message_uri().is_some() { "GET" } else { "POST" }),
-        "REQUEST_URI" => borrowed(call.uri()),
-        "PATH_INFO" => decode_path(split_uri(call.uri()).0),
-        "QUERY_STRING" => borrowed(split_uri(call.uri()).1),
+        "REQUEST_METHOD" => borrowed(if message_uri.is_some() { "GET" } else { "POST" }),
+        "REQUEST_URI" => borrowed(uri),
+        "PATH_INFO" => decode_path(split_uri(uri).0),
+        "QUERY_STRING" => borrowed(split_uri(uri).1),
         "CONTENT_TYPE" => borrowed(match call.message {
             Message::Text(_) => "text/plain; charset=utf-8",
             Message::Binary(_) => "application/octet-stream",

@@ -23,7 +23,7 @@ use super::records::{
 };
 use super::response::HeaderBlock;
 use crate::application::{CallOutcome, Replies, Unsent, send_ready};
-use crate::call::{Call, CallEvent};
+use crate::call::{Call, CallEvent, Message};
 use crate::deadline::{Deadline, Late};
 use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError};
 use crate::reply::{FrameMode, ReplyAssembler, ReplyError, ReplyMode};
@@ -107,7 +107,7 @@ impl From<Gone> for NotExchanged {
 /// Dropped, the connection holds a part of an exchange: close it, which tells the server that nobody waits.
 pub(crate) async fn exchange<S: Transport>(
     connection: &mut S,
-    exchange: Exchange<'_>,
+    exchange: &Exchange<'_>,
     deadline: &mut Deadline,
     replies: &mut Replies,
 ) -> Result<Exchanged, NotExchanged> {
@@ -119,12 +119,13 @@ pub(crate) async fn exchange<S: Transport>(
     let mut conversation = Conversation { connection, outgoing, answer, silence };
     let stop = conversation.run(deadline, replies).await?;
     let reusable = exchange.after == AfterAnswer::Keep && conversation.is_over();
-    let Conversation { answer, .. } = conversation;
-    match answer.conclude(stop, &exchange, replies).await {
-        Ok(()) if reusable => Ok(Exchanged::Reusable),
-        Ok(()) => Ok(Exchanged::Spent),
-        Err(error) => Err(NotExchanged::Failed(error)),
+    let Rest { message, output_bytes, stderr } =
+        conversation.answer.conclude(stop, exchange).map_err(NotExchanged::Failed)?;
+    if let Some(message) = message {
+        replies.send(message).await?;
     }
+    replies.report(CallOutcome { duration: exchange.since.elapsed(), output_bytes, stderr });
+    Ok(if reusable { Exchanged::Reusable } else { Exchanged::Spent })
 }
 
 /// A timer of its own only where it can be the first.
@@ -269,6 +270,14 @@ struct Answer {
     event: CallEvent,
 }
 
+/// What is left of an answer that is a success.
+struct Rest {
+    /// The last reply.
+    message: Option<Message>,
+    output_bytes: u64,
+    stderr: String,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Status {
     Success,
@@ -350,22 +359,22 @@ impl Answer {
         })
     }
 
-    /// The result of the call, after the last reply of a success.
-    async fn conclude(self, stop: Stop, exchange: &Exchange<'_>, replies: &mut Replies) -> Result<(), CallError> {
-        let server = exchange.server.to_owned();
+    /// The result of the call: what is still to be sent and told of a success.
+    fn conclude(self, stop: Stop, exchange: &Exchange<'_>) -> Result<Rest, CallError> {
+        let server = exchange.server;
         let fault = match stop {
-            Stop::End(end) => match self.fault_at(end, &server)? {
+            Stop::End(end) => match self.fault_at(end, server)? {
                 Some(fault) => fault,
-                None => return self.succeed(exchange.since, replies).await,
+                None => return self.succeed(),
             },
             Stop::Late => ApplicationFault::TimedOut(exchange.limits.timeout),
             Stop::Silent => ApplicationFault::Silent(exchange.limits.first_byte_timeout),
-            Stop::NoAnswer(what) => ApplicationFault::BadAnswer { server, what },
+            Stop::NoAnswer(what) => ApplicationFault::BadAnswer { server: server.to_owned(), what },
             Stop::Output(error) => error.into(),
             Stop::Status(number) => ApplicationFault::Status(number),
             Stop::NoScript(what) => {
                 let script = exchange.parameters.script_filename();
-                return Err(StartError::Script { server, script, what }.into());
+                return Err(StartError::Script { server: server.to_owned(), script, what }.into());
             }
         };
         Err(CallError::Application { fault, stderr: self.stderr.into_text() })
@@ -394,17 +403,13 @@ impl Answer {
         })
     }
 
-    async fn succeed(self, since: Instant, replies: &mut Replies) -> Result<(), CallError> {
+    fn succeed(self) -> Result<Rest, CallError> {
         let output_bytes = self.output.received_bytes() as u64;
+        let stderr = self.stderr.into_text();
         match self.output.finish() {
-            Ok(Some(message)) => replies.send(message).await?,
-            Ok(None) => {}
-            Err(error) => {
-                return Err(CallError::Application { fault: error.into(), stderr: self.stderr.into_text() });
-            }
+            Ok(message) => Ok(Rest { message, output_bytes, stderr }),
+            Err(error) => Err(CallError::Application { fault: error.into(), stderr }),
         }
-        replies.report(CallOutcome { duration: since.elapsed(), output_bytes, stderr: self.stderr.into_text() });
-        Ok(())
     }
 }
 
@@ -429,7 +434,7 @@ mod tests {
 
     use super::*;
     use crate::application::ReplySink;
-    use crate::call::{ConnectionId, Message, MessageMode};
+    use crate::call::{ConnectionId, MessageMode};
     use crate::environment::Caller;
 
     /// A connection that takes so many bytes and is then broken.
@@ -500,7 +505,7 @@ mod tests {
         };
         let mut replies = Replies::new(Rc::new(Nobody));
         let (mut connection, mut never) = (Broken { room }, Deadline::after(none));
-        let exchanged = exchange(&mut connection, request, &mut never, &mut replies);
+        let exchanged = exchange(&mut connection, &request, &mut never, &mut replies);
         runtime.block_on(exchanged).expect_err("a broken connection")
     }
 

@@ -5,19 +5,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::address::Address;
 use super::client::Transport;
-use super::unread::has_unread;
+use super::unix::UnixSocket;
 use crate::error::EnvironmentFault;
 
 /// The pauses between two attempts: the first, doubled up to the last.
@@ -30,21 +29,15 @@ const PERMISSION_PATIENCE: Duration = Duration::from_millis(250);
 /// A connection to a FastCGI server.
 #[derive(Debug)]
 pub(super) enum Connection {
-    Unix(UnixStream),
+    Unix(UnixSocket),
     Tcp(TcpStream),
 }
 
 impl Connection {
-    /// One attempt.
-    async fn open(address: &Address) -> io::Result<Self> {
-        Ok(match address {
-            Address::Unix(path) => Self::Unix(open_unix(path)?),
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                stream.set_nodelay(true)?;
-                Self::Tcp(stream)
-            }
-        })
+    async fn open_tcp(address: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Tcp(stream))
     }
 
     /// Whether an idle connection is still open, with nothing to read.
@@ -53,16 +46,8 @@ impl Connection {
     }
 }
 
-/// A Unix socket is connected at once or not at all, so there is nothing to wait for; the runtime would wait for one turn of itself.
-pub(super) fn open_unix(path: &Path) -> io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    UnixStream::from_std(socket.into())
-}
-
 /// Writes what there is room for at this moment. `None`: there is none.
-fn write_now(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
+pub(super) fn write_now(socket: impl AsFd, bytes: &[u8]) -> Option<io::Result<usize>> {
     match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Ok(length) => Some(Ok(length)),
         Err(Errno::AGAIN | Errno::INTR) => None,
@@ -74,30 +59,14 @@ impl Transport for Connection {
     /// Of TCP only the other machine's kernel would know.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Unix(stream) => stream.poll_taken(cx),
+            Self::Unix(socket) => socket.poll_taken(cx),
             Self::Tcp(_) => Poll::Ready(()),
         }
     }
 }
 
-impl Transport for UnixStream {
-    /// A Unix socket is told that it can be written whenever its peer has read something, and how much is left can be asked. A worker
-    /// that closes for good says so before it reads what is left, and throws that away.
-    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            // An error means a socket that is gone, which the next read says better.
-            if !has_unread(&*self).unwrap_or(false) {
-                return if is_quiet(&*self) { Poll::Ready(()) } else { Poll::Pending };
-            }
-            // Forget that it can be written, then wait to hear it again.
-            let _ = self.try_io(Interest::WRITABLE, || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into()));
-            ready!(self.poll_write_ready(cx)).ok();
-        }
-    }
-}
-
 /// Whether a socket is open, with nothing to read. Asked of the kernel, because the runtime may not have heard yet.
-fn is_quiet(socket: impl AsFd) -> bool {
+pub(super) fn is_quiet(socket: impl AsFd) -> bool {
     let mut byte = [0];
     let peeked = rustix::net::recv(socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
     matches!(peeked, Err(Errno::AGAIN))
@@ -106,7 +75,7 @@ fn is_quiet(socket: impl AsFd) -> bool {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Unix(stream) => stream.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
             Self::Tcp(stream) => stream.as_fd(),
         }
     }
@@ -115,7 +84,7 @@ impl AsFd for Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(socket) => socket.poll_read(cx, buffer),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -128,23 +97,19 @@ impl AsyncWrite for Connection {
             return Poll::Ready(written);
         }
         match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(socket) => socket.poll_write(cx, bytes),
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-        }
+    /// A socket has no buffer on this side.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+    /// Dropping closes both ways.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -178,7 +143,11 @@ impl<'a> Attempts<'a> {
     }
 
     async fn one(&self) -> io::Result<Connection> {
-        let opening = Connection::open(self.address);
+        let opening = match self.address {
+            Address::Unix(path) => return UnixSocket::connect(path).map(Connection::Unix),
+            // It would make the future of every call larger than all else in it.
+            Address::Tcp(address) => Box::pin(Connection::open_tcp(address)),
+        };
         if self.timeout.is_zero() {
             return opening.await;
         }

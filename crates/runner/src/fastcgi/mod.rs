@@ -10,6 +10,7 @@ mod kept;
 mod parameters;
 mod records;
 mod response;
+mod unix;
 mod unread;
 mod workers;
 
@@ -27,7 +28,7 @@ use crate::error::CallError;
 use crate::reply::{FrameMode, ReplyMode};
 use client::{Exchange, Exchanged, Limits, NotExchanged, exchange};
 use connect::{Attempts, Connection};
-use kept::{Kept, Underway};
+use kept::Kept;
 use parameters::Parameters;
 use records::{AfterAnswer, Begin};
 
@@ -110,6 +111,10 @@ impl FastCgi {
         Self { settings, parameters, limits, server, kept }
     }
 
+    fn attempts(&self) -> Attempts<'_> {
+        Attempts::new(&self.settings.address, &self.server, self.settings.connect_timeout)
+    }
+
     /// A new connection, within the time for that.
     async fn connect(&self, attempts: &mut Attempts<'_>, deadline: &mut Deadline) -> Result<Connection, CallError> {
         match deadline.before(attempts.connect()).await {
@@ -118,30 +123,6 @@ impl FastCgi {
             Err(Late) => Err(attempts.unreachable().into()),
         }
     }
-
-    /// Sends a request over kept connections, until one takes it; `None` when none does.
-    async fn over_kept(
-        &self,
-        underway: &Underway<'_>,
-        request: Exchange<'_>,
-        deadline: &mut Deadline,
-        replies: &mut Replies,
-    ) -> Option<Result<(), CallError>> {
-        while let Some(mut connection) = underway.take() {
-            let request = Exchange { begin: Begin::WhenTaken, ..request };
-            match exchange(&mut connection, request, deadline, replies).await {
-                Ok(Exchanged::Reusable) => {
-                    underway.put(connection);
-                    return Some(Ok(()));
-                }
-                Ok(Exchanged::Spent) => return Some(Ok(())),
-                Err(NotExchanged::Failed(error)) => return Some(Err(error)),
-                // Its worker has left, and did not begin.
-                Err(NotExchanged::NotBegun(_)) => {}
-            }
-        }
-        None
-    }
 }
 
 impl Application for FastCgi {
@@ -149,34 +130,44 @@ impl Application for FastCgi {
     /// Dropped, the connection is closed. PHP ends a script whose connection is closed when it next prints something.
     async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
         let settings = &*self.settings;
+        let since = Instant::now();
         let mut deadline = Deadline::after(settings.timeout);
         let underway = self.kept.begin();
-        let request = Exchange {
-            call: &call,
-            parameters: &self.parameters,
-            after: if settings.keep == 0 { AfterAnswer::Close } else { AfterAnswer::Keep },
-            begin: Begin::AtOnce,
-            limits: &self.limits,
-            server: &self.server,
-            since: Instant::now(),
-        };
-        if let Some(result) = self.over_kept(&underway, request, &mut deadline, replies).await {
-            return result;
-        }
-        let mut attempts = Attempts::new(&settings.address, &self.server, settings.connect_timeout);
+        let mut attempts = None;
         loop {
-            let mut connection = self.connect(&mut attempts, &mut deadline).await?;
-            match exchange(&mut connection, request, &mut deadline, replies).await {
+            let (mut connection, begin) = match underway.take() {
+                Some(kept) => (kept, Begin::WhenTaken),
+                None => {
+                    let attempts = attempts.get_or_insert_with(|| self.attempts());
+                    (self.connect(attempts, &mut deadline).await?, Begin::AtOnce)
+                }
+            };
+            let request = Exchange {
+                call: &call,
+                parameters: &self.parameters,
+                after: if settings.keep == 0 { AfterAnswer::Close } else { AfterAnswer::Keep },
+                begin,
+                limits: &self.limits,
+                server: &self.server,
+                since,
+            };
+            let error = match exchange(&mut connection, &request, &mut deadline, replies).await {
                 Ok(Exchanged::Reusable) => {
                     underway.put(connection);
                     return Ok(());
                 }
                 Ok(Exchanged::Spent) => return Ok(()),
                 Err(NotExchanged::Failed(error)) => return Err(error),
-                Err(NotExchanged::NotBegun(error)) => match deadline.before(attempts.pause_after(error)).await {
+                Err(NotExchanged::NotBegun(error)) => error,
+            };
+            // The worker of a kept connection has left, and did not begin: the next one may still be there.
+            if begin == Begin::AtOnce
+                && let Some(attempts) = &mut attempts
+            {
+                match deadline.before(attempts.pause_after(error)).await {
                     Ok(paused) => paused?,
                     Err(Late) => return Err(attempts.unreachable().into()),
-                },
+                }
             }
         }
     }

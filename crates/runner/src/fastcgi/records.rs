@@ -3,6 +3,8 @@
 //! A request is never multiplexed with another: its id is always 1, and a record that belongs to any other is an error. Of the answer
 //! nothing is kept but the header of the record that is being read; its content is given on as it comes.
 
+use std::cell::Cell;
+
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
@@ -19,6 +21,17 @@ const MAX_CONTENT_BYTES: usize = 65_528;
 
 /// A longer name or value has a length of four bytes.
 const MAX_SHORT_LENGTH: usize = 127;
+
+/// Room for the requests of most browsers.
+const FIRST_BYTES: usize = 2048;
+
+/// A longer buffer is not kept for the next request.
+const MAX_SPARE_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// The buffer of the last request that has left, for the next one of its thread.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 const RESPONDER: u8 = 1;
 const KEEP_CONNECTION: u8 = 1;
@@ -52,7 +65,8 @@ pub(super) struct RequestHead {
 
 impl RequestHead {
     pub(super) fn new(after: AfterAnswer) -> Self {
-        let mut bytes = Vec::with_capacity(2048);
+        let mut bytes = SPARE.take();
+        bytes.reserve(FIRST_BYTES);
         push_header(&mut bytes, kind::BEGIN_REQUEST, 8);
         let flags = match after {
             AfterAnswer::Close => 0,
@@ -70,6 +84,13 @@ impl RequestHead {
         let length = length_bytes(name.len()) + length_bytes(value.len()) + name.len() + value.len();
         if self.content_bytes() > 0 && self.content_bytes() + length > MAX_CONTENT_BYTES {
             self.next_record();
+        }
+        if name.len().max(value.len()) <= MAX_SHORT_LENGTH {
+            // Nearly all of them, and they fit by now.
+            self.bytes.extend_from_slice(&[name.len() as u8, value.len() as u8]);
+            self.bytes.extend_from_slice(name);
+            self.bytes.extend_from_slice(value);
+            return;
         }
         self.push_length(name.len());
         self.push_length(value.len());
@@ -219,8 +240,12 @@ impl Outgoing {
         }
         if self.at == self.bytes.len() && self.body.is_none() {
             self.written = Written::Whole;
-            // The answer may take long.
-            self.bytes = Vec::new();
+            // The answer may take long, and another call wants to begin.
+            let mut spare = std::mem::take(&mut self.bytes);
+            if spare.capacity() <= MAX_SPARE_BYTES {
+                spare.clear();
+                SPARE.set(spare);
+            }
             self.at = 0;
         }
     }

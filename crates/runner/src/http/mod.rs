@@ -21,6 +21,7 @@
 //! A packed answer (`Content-Encoding`) is a failure too: none is asked for.
 
 mod answer;
+mod ids;
 mod link;
 mod request;
 mod stream;
@@ -43,6 +44,7 @@ use crate::call::{Call, CallEvent};
 use crate::error::{ApplicationFault, CallError, EnvironmentFault};
 use crate::reply::{FrameMode, ReplyAssembler, ReplyMode};
 use answer::Verdict;
+use ids::RequestIds;
 use link::{Link, NoAnswer};
 
 /// An idle connection is kept no longer, whatever the server would do.
@@ -95,6 +97,7 @@ pub struct Http {
     settings: Arc<HttpSettings>,
     /// The one that was used last is at the end, and is used next: the others may grow old.
     idle: RefCell<Vec<Idle>>,
+    ids: RequestIds,
 }
 
 /// A connection between two calls.
@@ -115,7 +118,7 @@ impl Application for Http {
     async fn call(&self, call: Call, replies: &mut Replies) -> Result<(), CallError> {
         let since = Instant::now();
         let settings = &*self.settings;
-        let request = request::build(&call, &settings.url, request_id()?)?;
+        let request = request::build(&call, &settings.url, self.ids.next()?)?;
         tracing::debug!(
             connection = %call.caller.id,
             request_id = request.headers()["x-request-id"].to_str().unwrap_or_default(),
@@ -141,7 +144,7 @@ impl Http {
     /// Connects to nothing before there is a call.
     #[must_use]
     pub const fn new(settings: Arc<HttpSettings>) -> Self {
-        Self { settings, idle: RefCell::new(Vec::new()) }
+        Self { settings, idle: RefCell::new(Vec::new()), ids: RequestIds::new() }
     }
 
     /// Sends the request and takes the whole answer; sends what can be sent of it.
@@ -254,15 +257,6 @@ async fn within<F: Future>(timeout: Duration, future: F) -> Result<F::Output, La
 
 fn failed(fault: impl Into<ApplicationFault>) -> CallError {
     CallError::Application { fault: fault.into(), stderr: String::new() }
-}
-
-/// Unguessable, so that none of one connection tells of another's.
-fn request_id() -> Result<u128, EnvironmentFault> {
-    let mut bytes = [0; 16];
-    match getrandom::fill(&mut bytes) {
-        Ok(()) => Ok(u128::from_ne_bytes(bytes)),
-        Err(error) => Err(EnvironmentFault::System { what: "random bytes", source: io::Error::other(error) }),
-    }
 }
 
 fn remedy(error: &io::Error) -> &'static str {

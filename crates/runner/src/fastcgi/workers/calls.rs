@@ -132,7 +132,7 @@ impl Application for KeptFastCgi {
             };
             // From now: a worker is not to blame for the time before it had the call.
             let mut deadline = Deadline::after(self.limits.timeout);
-            return match exchange(connection, request, &mut deadline, replies).await {
+            return match exchange(connection, &request, &mut deadline, replies).await {
                 Ok(_) => {
                     lease.answered();
                     Ok(())

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rustix::net::RecvFlags;
 use tokio::sync::oneshot;
 
-use super::super::connect::{Connection, open_unix};
+use super::super::connect::Connection;
+use super::super::unix::UnixSocket;
 use super::Pool;
 use super::fate::Obituary;
 use super::pool::{Address, Returned};
@@ -98,7 +99,7 @@ impl Lease {
 
     /// Connects to the worker; at once, because its socket accepts for it.
     pub(super) fn connect(&mut self) -> io::Result<&mut Connection> {
-        let connection = open_unix(&self.address.socket)?;
+        let connection = UnixSocket::connect(&self.address.socket)?;
         Ok(self.connection.insert(Connection::Unix(connection)))
     }
 
@@ -152,14 +153,8 @@ impl Drop for Lease {
         let Some(Connection::Unix(connection)) = self.connection.take() else {
             return self.give_back(Returned::Unused);
         };
-        match connection.into_std() {
-            Ok(connection) => {
-                self.pool.lock().abandon(self.address.id, connection);
-                self.pool.changed.notify_one();
-            }
-            // The runtime of the call is ending: nobody can wait for the worker.
-            Err(_) => self.give_back(Returned::Hung("its call was given up")),
-        }
+        self.pool.lock().abandon(self.address.id, connection.into_std());
+        self.pool.changed.notify_one();
     }
 }
 
