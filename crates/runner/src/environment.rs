@@ -162,7 +162,7 @@ impl CallerBuilder {
 }
 
 /// Variables that every call computes itself.
-const COMPUTED: [&str; 16] = [
+const COMPUTED: [&str; 17] = [
     "GATEWAY_INTERFACE",
     "SERVER_SOFTWARE",
     "SERVER_PROTOCOL",
@@ -170,6 +170,7 @@ const COMPUTED: [&str; 16] = [
     "WOOTZ_EVENT",
     "WOOTZ_CONNECTION",
     "WOOTZ_SESSION",
+    "WOOTZ_TOKEN",
     "REQUEST_METHOD",
     "REQUEST_URI",
     "PATH_INFO",
@@ -199,6 +200,7 @@ fn computed<'c>(call: &'c Call, name: &str) -> Option<Cow<'c, [u8]>> {
         "WOOTZ_EVENT" => borrowed(call.event.as_str()),
         "WOOTZ_CONNECTION" => owned(call.caller.id),
         "WOOTZ_SESSION" => borrowed(call.caller.session.as_deref()?),
+        "WOOTZ_TOKEN" => owned(call.capability.as_ref()?.token()),
         "REQUEST_METHOD" => borrowed(if call.message_uri().is_some() { "GET" } else { "POST" }),
         "REQUEST_URI" => borrowed(call.uri()),
         "PATH_INFO" => decode_path(split_uri(call.uri()).0),
@@ -281,7 +283,13 @@ mod tests {
     }
 
     fn call(builder: CallerBuilder, message: Message) -> Call {
-        Call { event: CallEvent::Push, message, caller: Arc::new(builder.build()), mode: MessageMode::Uri }
+        Call {
+            event: CallEvent::Push,
+            message,
+            caller: Arc::new(builder.build()),
+            mode: MessageMode::Uri,
+            capability: None,
+        }
     }
 
     fn builder() -> CallerBuilder {

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -86,6 +87,20 @@ pub(crate) enum Busy {
 pub(crate) struct Turns {
     limits: TurnLimits,
     state: Mutex<State>,
+    /// Pushed requests that have a place, wherever they wait.
+    places: AtomicUsize,
+}
+
+/// A place for one pushed request from its push until it runs; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    turns: Arc<Turns>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.turns.places.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What `wootz status` tells of the turns.
@@ -157,7 +172,17 @@ impl Turn {
 
 impl Turns {
     pub(crate) fn new(limits: TurnLimits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::new(State::default()) })
+        Arc::new(Self { limits, state: Mutex::new(State::default()), places: AtomicUsize::new(0) })
+    }
+
+    /// A place for a pushed request: as many as may wait and run have one. `None`: it has to be dropped now, and whoever pushed it
+    /// is told, rather than later when nobody is.
+    pub(crate) fn reserve_place(self: &Arc<Self>) -> Option<Place> {
+        let most = self.limits.max_waiting.saturating_add(self.limits.max_running);
+        let places = self.places.fetch_add(1, Ordering::Relaxed);
+        // Its drop takes the place back where there was none.
+        let place = Place { turns: Arc::clone(self) };
+        (places < most).then_some(place)
     }
 
     /// Waits for a turn of this party.

@@ -17,6 +17,7 @@ mod connection;
 mod console;
 mod control;
 mod dispatch;
+mod events;
 mod http;
 mod identity;
 mod listener;

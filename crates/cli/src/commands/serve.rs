@@ -76,6 +76,9 @@ fn announce(config: &Config, running: &Running) {
     if config.mode == Mode::Development {
         text.push_str(&format!("wootz: console http://{address}/\n"));
     }
+    if let Some(address) = running.http_address() {
+        text.push_str(&format!("wootz: operator's API http://{address}/\n"));
+    }
     tracing::info!(address = %running.address(), path = config.listen.path, "serving");
     if let Err(error) = print(&text) {
         // The server serves nevertheless.

@@ -24,6 +24,7 @@ use wootz_runner::{CallEvent, Caller, Message, Utf8Bytes};
 use super::calls::{self, Calls, Owner, Request};
 use super::mailbox::{Ending, Mailbox, MailboxKind};
 use crate::config::{Notify, TextPing};
+use crate::events::Kind;
 use crate::push::RequestPipe;
 use crate::shard::Shard;
 
@@ -62,6 +63,9 @@ pub(crate) struct Connection {
     expires: Option<Instant>,
     blocked_since: Option<Instant>,
     armed: Option<Instant>,
+    /// What operators who listen are told at the end.
+    close_code: Option<u16>,
+    end_reason: &'static str,
 }
 
 /// What a connection owns only while it has something to do.
@@ -114,6 +118,19 @@ enum Over {
     Io(#[from] io::Error),
 }
 
+impl Over {
+    /// In a few words, without what the system said.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Vanished => "the browser went without a Close",
+            Self::CloseTimedOut => "the closing handshake took too long",
+            Self::WriteStalled => "too slow a reader",
+            Self::Io(_) => "the network failed",
+        }
+    }
+}
+
 enum Round {
     Progress,
     Waiting,
@@ -122,11 +139,14 @@ enum Round {
 impl Connection {
     /// Takes the connection into the shard's hub. The future must be polled on this shard's thread.
     pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
-        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, shard.config.limits.outbox_bytes));
-        mailbox.outbox().push_control(opened.response);
         let caller = opened.caller;
-        let key = shard.hub.borrow_mut().join(caller.id.0, caller.user.clone(), Rc::clone(&mailbox));
+        let reply_room_bytes = shard.config.limits.outbox_bytes;
+        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, reply_room_bytes, Arc::clone(&caller), now));
+        mailbox.outbox().push_control(opened.response);
+        let (user, session) = (caller.user.clone(), caller.session.clone());
+        let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
         shard.counters.opened();
+        shard.tell(&caller, || Kind::Opened { remote: caller.remote });
         let mut connection = Self {
             shard: Rc::clone(shard),
             endpoint: Endpoint::new(Role::Server, now),
@@ -139,6 +159,8 @@ impl Connection {
             expires: opened.expires,
             blocked_since: None,
             armed: None,
+            close_code: None,
+            end_reason: "the server ended it",
         };
         connection.greet(opened.unread);
         connection
@@ -148,7 +170,7 @@ impl Connection {
         let request_pipe = self.pipe.as_ref().map(|pipe| pipe.path());
         self.mailbox.send_note(&self.shard.open_note(&self.caller, request_pipe));
         if self.shard.config.calls.on_connect == Notify::Call {
-            self.busy().calls.push(Request { event: CallEvent::Connect, message: Message::empty() });
+            self.busy().calls.push(Request::new(CallEvent::Connect, Message::empty()));
         }
         if !unread.is_empty() {
             self.busy().unread = unread;
@@ -284,6 +306,7 @@ impl Connection {
             Event::Pong => {}
             Event::Close { frame, answer } => {
                 let code = frame.map(|frame| frame.code.number());
+                self.close_code = self.close_code.or(code);
                 tracing::debug!(connection = %self.caller.id, code, "the browser closed");
                 self.finish_after_calls(answer, Stage::Flushing);
             }
@@ -308,7 +331,8 @@ impl Connection {
             Received::Text(text) => Message::text(text.into_owned()),
             Received::Binary(bytes) => Message::binary(bytes.into_owned()),
         };
-        let request = Request { event: CallEvent::Message, message };
+        self.shard.tell(&self.caller, || Kind::Message { message: message.clone() });
+        let request = Request::new(CallEvent::Message, message);
         if self.busy.is_some() {
             return self.busy().calls.push(request);
         }
@@ -352,11 +376,11 @@ impl Connection {
         }
         let mut taken = 0;
         while self.has_room_for_calls()
-            && let Some(message) = self.mailbox.take_request()
+            && let Some(pushed) = self.mailbox.take_request()
         {
             taken += 1;
             if self.mailbox.ending().is_none() {
-                self.busy().calls.push(Request { event: CallEvent::Push, message });
+                self.busy().calls.push(Request::pushed(pushed));
             }
         }
         taken
@@ -435,6 +459,7 @@ impl Connection {
     /// Begins the closing handshake behind what is queued already.
     fn close(&mut self, code: CloseCode, reason: &str, now: Instant) {
         if let Some(close) = self.endpoint.close(code, reason, now) {
+            self.close_code = Some(code.number());
             self.mailbox.outbox().finish(Some(bytes_of(&close)));
             self.busy = None;
             self.pipe = None;
@@ -502,6 +527,7 @@ impl Connection {
 
     fn end(&mut self, over: &Over) {
         tracing::debug!(connection = %self.caller.id, reason = %over, "connection ended");
+        self.end_reason = over.reason();
         if self.shard.config.calls.on_disconnect == Notify::Call {
             let (shard, caller) = (Rc::clone(&self.shard), Arc::clone(&self.caller));
             self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
@@ -538,7 +564,9 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.mailbox.close();
-        self.shard.hub.borrow_mut().leave(self.key);
+        let channels = self.shard.hub.borrow_mut().leave(self.key);
+        self.shard.left_channels(&self.caller, channels);
         self.shard.counters.closed();
+        self.shard.tell(&self.caller, || Kind::Closed { code: self.close_code, reason: self.end_reason });
     }
 }

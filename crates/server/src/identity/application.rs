@@ -29,9 +29,10 @@ pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identi
         NoIdentity::Unsettled(format!("the application could not be asked who it is: {busy}"))
     })?;
     let connection = caller.id;
-    let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode: shard.config.calls.message };
     let answer = Rc::new(Answer::default());
-    let counted = CountedCall::new(shard, turn.waited(), Instant::now());
+    let counted = CountedCall::new(shard, &caller, CallEvent::Validate, turn.waited(), Instant::now());
+    let mode = shard.config.calls.message;
+    let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode, capability: None };
     let result = shard.application.call_dyn(call, &mut Replies::new(Rc::clone(&answer) as Rc<dyn ReplySink>)).await;
     drop(turn);
     counted.end(&result);
