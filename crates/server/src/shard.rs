@@ -18,7 +18,7 @@ use crate::circuit::Circuit;
 use crate::config::Config;
 use crate::connection::{Connection, Ending, Mailbox, Opened};
 use crate::console::Note;
-use crate::dispatch::{Busy, Party, Share, Turn, Turns};
+use crate::dispatch::{Busy, Party, Share, Turn, Turns, Waits};
 use crate::events::{Happening, Kind};
 use crate::metrics::Counters;
 use crate::push::{Delivery, Directory, GLOBAL_NAME, Pusher, execute};
@@ -168,11 +168,20 @@ impl Shard {
         event: CallEvent,
         message_bytes: usize,
     ) -> Result<Turn, Busy> {
+        self.acquire(caller, event, Waits::InLine { message_bytes }).await
+    }
+
+    /// The same for a pushed request that has a place.
+    pub(crate) async fn acquire_placed_turn(&self, caller: &Caller) -> Result<Turn, Busy> {
+        self.acquire(caller, CallEvent::Push, Waits::InItsPlace).await
+    }
+
+    async fn acquire(&self, caller: &Caller, event: CallEvent, waits: Waits) -> Result<Turn, Busy> {
         if !self.circuit.admits(Instant::now) {
             return Err(Busy::LeftAlone);
         }
         let party = caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)));
-        self.turns.acquire(party, Share::of(event), message_bytes).await
+        self.turns.acquire(party, Share::of(event), waits).await
     }
 
     /// Tells operators who listen what happened to a connection.

@@ -40,9 +40,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
 fn start_failure(error: StartError) -> Failure {
     match error {
-        StartError::Listen(ListenError::AddressInUse { .. } | ListenError::NoFreePort { .. }) => {
-            Failure::AddressInUse(error.to_string())
-        }
+        StartError::Listen(
+            ListenError::AddressInUse { .. } | ListenError::NoFreePort { .. } | ListenError::DoorInUse { .. },
+        ) => Failure::AddressInUse(error.to_string()),
         StartError::Listen(ListenError::System { .. })
         | StartError::Pipes(_)
         | StartError::Control(_)

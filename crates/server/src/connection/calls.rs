@@ -157,7 +157,10 @@ async fn run_in_turn(
     pushed: Option<Rc<Pushed>>,
     replies: &Rc<CallReplies>,
 ) -> Result<(), Gone> {
-    let turn = shard.acquire_turn(&call.caller, call.event, call.message.payload().len()).await;
+    let turn = match &pushed {
+        Some(pushed) if pushed.has_place() => shard.acquire_placed_turn(&call.caller).await,
+        Some(_) | None => shard.acquire_turn(&call.caller, call.event, call.message.payload().len()).await,
+    };
     if let Some(pushed) = &pushed {
         mailbox.forget_request(pushed);
     }

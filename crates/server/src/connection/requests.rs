@@ -49,6 +49,10 @@ impl Pushed {
         &self.message
     }
 
+    pub(crate) fn has_place(&self) -> bool {
+        self.place.borrow().is_some()
+    }
+
     /// It has ended, or was never counted: nobody is told anything more.
     pub(crate) fn settle(&self) {
         self.tallies.borrow_mut().clear();

@@ -82,7 +82,7 @@ impl HttpListener {
     pub(crate) fn bind(door: &HttpDoor) -> Result<Self, ListenError> {
         let address = door.address;
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => ListenError::AddressInUse { address },
+            io::ErrorKind::AddrInUse => ListenError::DoorInUse { address },
             _ => ListenError::System { address, source },
         };
         let listener = StdTcpListener::bind(address).map_err(failed)?;
@@ -159,7 +159,6 @@ where
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST_TIME)
-            .pipeline_flush(true)
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {

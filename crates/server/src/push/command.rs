@@ -157,7 +157,7 @@ fn leave_request(
     if mailbox.join_waiting(message, delivery.waiting_tally()) {
         return JOINED;
     }
-    let Some(place) = shard.turns.reserve_place() else { return DROPPED };
+    let Some(place) = shard.turns.reserve_place(message.payload().len()) else { return DROPPED };
     let tally = delivery.waiting_tally().map(|tally| (tally, Part::Queued));
     match mailbox.push_request(Pushed::new(message.clone(), Some(place), tally), Room::Waiting) {
         Ok(()) => QUEUED,

@@ -93,7 +93,7 @@ impl Claims {
             users.insert(Arc::clone(user), Claimed::Taken);
             return Outcome::Shared;
         }
-        let Some(place) = turns.reserve_place() else {
+        let Some(place) = turns.reserve_place(message.payload().len()) else {
             users.insert(Arc::clone(user), Claimed::NoRoom);
             return Outcome::NoRoom;
         };
@@ -120,7 +120,7 @@ impl Drop for Waiting {
 
 /// Runs the call from its wait for a turn to the end of its output.
 pub(super) async fn run(shard: Rc<Shard>, caller: Arc<Caller>, waiting: Waiting) {
-    let turn = match shard.acquire_turn(&caller, CallEvent::Push, waiting.message.payload().len()).await {
+    let turn = match shard.acquire_placed_turn(&caller).await {
         Ok(turn) => turn,
         Err(busy) => {
             tracing::warn!(connection = %caller.id, reason = %busy, "pushed request dropped: busy");
