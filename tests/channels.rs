@@ -183,3 +183,14 @@ fn joined_and_left_are_events_also_when_a_connection_closes() {
     }
     assert_eq!(events.event()["event"], "closed");
 }
+
+#[test]
+fn channels_that_validate_names_are_joined_before_the_first_message() {
+    let script = r#"[ "$WOOTZ_EVENT" = validate ] && echo '{"user": "1", "channels": ["news", "news", "a b"]}'"#;
+    let wootz = Setup::sh(script).settings("identity.provider = \"application\"\nlisten.shards = 2").start();
+    let mut client = wootz.connect();
+    assert_eq!(wootz.api().push(json!({"to": {"channel": "news"}, "text": "hi"}))["queued"], 1);
+    assert_eq!(client.text(), "hi");
+    let channels = &wootz.api().get("/v1/connections")["connections"][0]["channels"];
+    assert_eq!(*channels, json!(["news", "a b"]));
+}

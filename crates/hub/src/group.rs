@@ -14,6 +14,7 @@ pub(crate) struct Index {
 pub(crate) enum Group {
     One(usize),
     /// A set, because one of a hundred thousand must be found to leave.
+    #[expect(clippy::box_collection, reason = "one word for the many that are alone")]
     Many(Box<HashSet<usize>>),
 }
 

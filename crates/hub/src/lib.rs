@@ -264,7 +264,7 @@ impl<M: Mailbox> Hub<M> {
     }
 
     /// The connections of a target, as others may see them.
-    pub fn visit<'h>(&'h self, target: &Target, mut visit: impl FnMut(View<'_, M>)) {
+    pub fn visit(&self, target: &Target, mut visit: impl FnMut(View<'_, M>)) {
         self.for_each(target, |_, member| visit(member.view()));
     }
 

@@ -586,7 +586,10 @@ mod tests {
         paused(async {
             let turns = turns(1, 1, 10);
             let _running = run(&turns, user("1"));
-            assert_eq!(turns.acquire(user("2"), Share::Messages, 0).await.err(), Some(Busy::WaitedTooLong));
+            assert_eq!(
+                turns.acquire(user("2"), Share::Messages, Waits::InLine { message_bytes: 0 }).await.err(),
+                Some(Busy::WaitedTooLong)
+            );
             assert_eq!(turns.counts().waiting, 0);
         });
     }
@@ -610,6 +613,36 @@ mod tests {
                 running.pop_front().expect("somebody always runs");
                 done += 1;
             }
+        });
+    }
+
+    #[test]
+    fn pushed_requests_have_as_many_places_as_may_wait_and_run_and_as_many_bytes() {
+        let turns = turns(4, 2, 3);
+        let places: Vec<Place> = (0..5).map(|_| turns.reserve_place(10).expect("there is room")).collect();
+        assert!(turns.reserve_place(10).is_none());
+        drop(places);
+        let long = turns.reserve_place(5000).expect("one may always have a place, however long it is");
+        assert!(turns.reserve_place(1).is_none(), "max_waiting_bytes is reached");
+        drop(long);
+        assert!(turns.reserve_place(1).is_some());
+    }
+
+    #[test]
+    fn whoever_has_a_place_is_not_refused_when_the_line_is_full() {
+        paused(async {
+            let turns = turns(4, 1, 1);
+            let running = run(&turns, user("1"));
+            let mut waiting = acquire_for(&turns, user("2"), Share::Pushes);
+            assert!(poll(&mut waiting).is_none());
+            let place = turns.reserve_place(1).expect("there is room");
+            let shared = Arc::clone(&turns);
+            let mut placed: Acquire =
+                Box::pin(async move { shared.acquire(user("3"), Share::Pushes, Waits::InItsPlace).await });
+            assert!(poll(&mut placed).is_none(), "it waits");
+            drop((running, waiting));
+            assert!(poll(&mut placed).is_some_and(|turn| turn.is_ok()));
+            drop(place);
         });
     }
 }

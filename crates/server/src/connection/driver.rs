@@ -48,6 +48,8 @@ pub(crate) struct Opened {
     pub(crate) unread: Vec<u8>,
     /// When the identity ends. `None`: never.
     pub(crate) expires: Option<Instant>,
+    /// Channels that it is in from the beginning.
+    pub(crate) channels: Vec<Arc<str>>,
 }
 
 /// The future that drives one connection.
@@ -147,6 +149,11 @@ impl Connection {
         let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
         shard.counters.opened();
         shard.tell(&caller, || Kind::Opened { remote: caller.remote });
+        for channel in &opened.channels {
+            if let Err(reason) = shard.join_channel(caller.id.0, channel) {
+                tracing::warn!(connection = %caller.id, %reason, "a channel that validate named was not joined");
+            }
+        }
         let mut connection = Self {
             shard: Rc::clone(shard),
             endpoint: Endpoint::new(Role::Server, now),

@@ -36,8 +36,10 @@ pub(super) enum Who {
 /// Who connected to the Unix socket, as the kernel says.
 pub(super) fn of_peer(peer: &UCred, group: Option<u32>) -> Who {
     let own = rustix::process::geteuid().as_raw();
-    let in_group = |group: u32| peer.gid() == group || peer.pid().is_some_and(|pid| is_member(pid, group));
-    if peer.uid() == 0 || peer.uid() == own || group.is_some_and(in_group) { Who::Operator } else { Who::Stranger }
+    // Where none is named, the socket has the server's own group.
+    let group = group.unwrap_or_else(|| rustix::process::getegid().as_raw());
+    let in_group = || peer.gid() == group || peer.pid().is_some_and(|pid| is_member(pid, group));
+    if peer.uid() == 0 || peer.uid() == own || in_group() { Who::Operator } else { Who::Stranger }
 }
 
 /// Whether a process has this group among its further ones. The kernel has looked at the socket's mode already; this is for modes that

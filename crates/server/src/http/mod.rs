@@ -74,8 +74,8 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: Socke
         () = shard.until_ending() => Err(unavailable("the server shuts down")),
     };
     match settled {
-        Ok((caller, kind, expires, response, unread)) => {
-            shard.open(Opened { stream, caller, kind, response, unread, expires });
+        Ok(Settled { caller, kind, expires, channels, response, unread }) => {
+            shard.open(Opened { stream, caller, kind, response, unread, expires, channels });
         }
         Err(NoUpgrade::Gone) => {}
         Err(NoUpgrade::Answered { response, status, reason }) => {
@@ -88,17 +88,26 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut stream: TcpStream, remote: Socke
     }
 }
 
-type Settled = (Arc<Caller>, MailboxKind, Option<std::time::Instant>, Bytes, Vec<u8>);
+/// An upgrade and an identity, not answered yet.
+struct Settled {
+    caller: Arc<Caller>,
+    kind: MailboxKind,
+    expires: Option<std::time::Instant>,
+    channels: Vec<Arc<str>>,
+    response: Bytes,
+    unread: Vec<u8>,
+}
 
 async fn settle(shard: &Rc<Shard>, stream: &mut TcpStream, remote: SocketAddr) -> Result<Settled, NoUpgrade> {
     let head = read_head(shard, stream).await?;
     let request = head.request();
     let upgrade = upgrade(shard, &request)?;
     let caller = Describe { shard, request: &request, remote, local: stream.local_addr().ok(), id: new_id()? };
-    let identity = identify(shard, stream, &caller).await?;
+    let mut identity = identify(shard, stream, &caller).await?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
-    let expires = identity.expires;
-    Ok((Arc::new(caller.with_identity(identity)), upgrade.kind, expires, response, head.rest().to_vec()))
+    let (expires, channels) = (identity.expires, std::mem::take(&mut identity.channels));
+    let (kind, unread) = (upgrade.kind, head.rest().to_vec());
+    Ok(Settled { caller: Arc::new(caller.with_identity(identity)), kind, expires, channels, response, unread })
 }
 
 async fn read_head(shard: &Shard, stream: &mut TcpStream) -> Result<Head, NoUpgrade> {

@@ -1,6 +1,6 @@
 //! `provider = "application"`: a call with `WOOTZ_EVENT=validate` says who a browser is.
 //!
-//! It prints the user's id, or JSON (`{"user": "42", "expires": 3600}`), or nothing for a guest. An exit status that is not 0, or
+//! It prints the user's id, or JSON (`{"user": "42", "channels": ["news"], "expires": 3600}`), or nothing for a guest. An exit status that is not 0, or
 //! status 401 or 403, refuses the browser. Anything unclear lets nobody in.
 
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use wootz_runner::{ApplicationFault, Call, CallError, CallEvent, Caller, Gone, M
 
 use super::{Identity, NoIdentity};
 use crate::connection::{CountedCall, log_failure};
+use crate::push::channels;
 use crate::shard::Shard;
 
 /// An answer that says who somebody is need not be longer.
@@ -83,6 +84,8 @@ struct AnswerJson {
     #[serde(default)]
     user: Option<UserJson>,
     #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
     expires: Option<f64>,
 }
 
@@ -100,12 +103,12 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
     }
     let answer = std::str::from_utf8(answer).map_err(|_| "the answer is not UTF-8".to_owned())?.trim();
     if !answer.starts_with('{') {
-        return Ok(Identity { user: user(answer)?, session: None, expires: None });
+        return Ok(Identity { user: user(answer)?, ..Identity::GUEST });
     }
     // The parser's message would quote the answer, which is nobody's but the application's.
     let json: AnswerJson = serde_json::from_str(answer).map_err(|error| {
         format!(
-            "the answer is not {{\"user\": \"...\", \"expires\": seconds}} (line {}, column {})",
+            "the answer is not {{\"user\": \"...\", \"channels\": [...], \"expires\": seconds}} (line {}, column {})",
             error.line(),
             error.column()
         )
@@ -124,7 +127,9 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
             now.checked_add(lifetime)
         }
     };
-    Ok(Identity { user: user(id.trim())?, session: None, expires })
+    let channels = json.channels.iter().map(|name| channels::name(name)).collect::<Result<_, _>>();
+    let channels = channels.map_err(|why| why.to_string())?;
+    Ok(Identity { user: user(id.trim())?, session: None, expires, channels })
 }
 
 fn user(id: &str) -> Result<Option<Arc<str>>, String> {
@@ -162,12 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn channels_of_the_answer_are_joined_when_the_connection_opens() {
+        let identity = parse(b"{\"user\":\"1\",\"channels\":[\"news\",\"a b\"]}", Instant::now()).expect("an identity");
+        assert_eq!(identity.channels, ["news".into(), "a b".into()] as [Arc<str>; 2]);
+    }
+
+    #[test]
     fn whatever_is_unclear_is_nobody() {
         let long = "x".repeat(MAX_USER_BYTES + 1);
-        let cases: [&[u8]; 8] = [
+        let cases: [&[u8]; 10] = [
             b"<br>\nWarning: something\n42",
             b"{\"user\": \"1\", \"admin\": true}",
             b"{\"user\": {}}",
+            b"{\"user\": \"1\", \"channels\": [\"\"]}",
+            b"{\"user\": \"1\", \"channels\": \"news\"}",
             b"{\"user\": \"1\"",
             b"{\"user\": \"1\", \"expires\": -1}",
             b"\xff\xfe",

@@ -20,10 +20,12 @@ pub(crate) struct Identity {
     pub(crate) session: Option<Arc<str>>,
     /// When that ends. `None`: with the connection.
     pub(crate) expires: Option<Instant>,
+    /// Channels that its connection is in from the beginning.
+    pub(crate) channels: Vec<Arc<str>>,
 }
 
 impl Identity {
-    pub(crate) const GUEST: Self = Self { user: None, session: None, expires: None };
+    pub(crate) const GUEST: Self = Self { user: None, session: None, expires: None, channels: Vec::new() };
 }
 
 /// Why a browser is not let in. The texts are for the log.
