@@ -14,6 +14,8 @@
 import { fstatSync } from 'node:fs';
 import { createServer } from 'node:net';
 
+export * as push from './push.js';
+
 const [BEGIN_REQUEST, END_REQUEST, PARAMS, STDIN, STDOUT, STDERR] = [1, 3, 4, 5, 6, 7];
 const RESPONDER = 1;
 

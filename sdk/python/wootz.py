@@ -391,3 +391,12 @@ def _exit_status(ended, exchange):
         return ended.code or 0
     exchange.error(f"{ended.code}\n")
     return 1
+
+
+def __getattr__(name):
+    """wootz.push, which a worker that only answers need not have."""
+    if name == "push":
+        import wootz_push
+
+        return wootz_push
+    raise AttributeError(f"module 'wootz' has no attribute {name!r}")

@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use super::api::Api;
 use super::client::Client;
 use super::log::Log;
 use super::raw::Raw;
@@ -156,6 +157,22 @@ impl Wootz {
     /// Runs another command of the binary in the server's directory.
     pub fn run(&self, arguments: &[&str]) -> Output {
         wootz(self.directory()).args(arguments).output().expect("the wootz binary")
+    }
+
+    /// A client of the operator's API on the control socket.
+    pub fn api(&self) -> Api {
+        Api::unix(&self.path("wootz.sock"))
+    }
+
+    /// The id of the connection from this port.
+    pub fn id_of(&self, port: u16) -> String {
+        let end = format!(":{port}");
+        wait_until(&format!("a connection from {end}"), || {
+            let body = self.api().get("/v1/connections");
+            let rows = body["connections"].as_array().expect("a list");
+            let row = rows.iter().find(|row| row["address"].as_str().is_some_and(|address| address.ends_with(&end)));
+            row.map(|row| row["id"].as_str().expect("an id").to_owned())
+        })
     }
 
     /// What `GET /v1/status` says on the control socket.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, PathBufValueParser};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use crate::settings::{Dev, FileChoice, FlagValue, Override, Sources, TABLE, help_list};
 
@@ -18,7 +18,12 @@ pub(crate) fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(serve())
+        .subcommand(push())
         .subcommand(status())
+        .subcommand(connections())
+        .subcommand(disconnect())
+        .subcommand(channels())
+        .subcommand(tail())
         .subcommand(check())
         .subcommand(config())
 }
@@ -32,12 +37,85 @@ fn serve() -> Command {
         .after_long_help(help_list())
 }
 
+fn push() -> Command {
+    let targets = [
+        option("user", "ID", "To all connections of this user, by the exact id"),
+        option("session", "ID", "To all connections of this session, by the exact id"),
+        option("connection", "ID", "To this connection"),
+        option("channel", "NAME", "To the connections in this channel, by its exact name"),
+    ];
+    let text = Arg::new("text")
+        .value_name("TEXT")
+        .allow_hyphen_values(true)
+        .help("What to push; - or nothing reads standard input, of which one final newline is taken off");
+    of_running_server("push", "Push a text, bytes or a request to browsers; prints how many it reached")
+        .override_usage(
+            "wootz push (--all | --user ID | --session ID | --connection ID | --channel NAME) [OPTIONS] [TEXT | -]",
+        )
+        .arg(flag("all", "To every connection"))
+        .args(targets)
+        .group(ArgGroup::new("to").args(["all", "user", "session", "connection", "channel"]).required(true))
+        .arg(flag("request", "TEXT is a request: it runs as the user of each connection, which gets what it prints"))
+        .arg(
+            flag("once", "Run the request once for each user, and send all their connections what it prints")
+                .requires("request"),
+        )
+        .arg(flag("binary", "Push the bytes as they are, as a binary message").conflicts_with_all(["request", "lines"]))
+        .arg(flag("lines", "Push each line of standard input as a message of its own, as soon as it comes"))
+        .arg(flag("wait", "Wait until everything was written out, at most 10 s, and print to how many"))
+        .arg(flag("json", "Print the receipt as JSON"))
+        .arg(text)
+        .after_help(
+            "It ends with 0 when the server took the push, also when it reached nobody; 1 when no server took it.",
+        )
+}
+
 fn status() -> Command {
-    Command::new("status")
-        .about("Show what the running server does: connections, users, calls, memory, uptime")
+    of_running_server("status", "Show what the running server does: connections, users, calls, memory, uptime")
         .arg(flag("json", "Print the server's JSON as it is"))
-        .arg(file_argument())
-        .arg(named("control.socket").expect("the control socket has a flag"))
+}
+
+fn connections() -> Command {
+    of_running_server("connections", "List the open connections, one row each")
+        .arg(flag("json", "Print the server's JSON as it is"))
+        .arg(option("user", "ID", "Only those of this user"))
+        .arg(option("session", "ID", "Only those of this session"))
+        .arg(option("channel", "NAME", "Only those in this channel"))
+}
+
+fn disconnect() -> Command {
+    of_running_server("disconnect", "Close a connection")
+        .arg(Arg::new("id").value_name("ID").required(true).help("Its id, as `wootz connections` shows it"))
+        .arg(option("code", "N", "Close code that the browser gets [default: 1000]"))
+        .after_help("It ends with 0 when the connection is closed, 1 when there is none of this id.")
+}
+
+fn channels() -> Command {
+    of_running_server("channels", "List the channels that somebody is in, or who is in one")
+        .arg(flag("json", "Print the server's JSON as it is"))
+        .arg(Arg::new("name").value_name("NAME").allow_hyphen_values(true).help("Show who is in this channel"))
+}
+
+fn tail() -> Command {
+    of_running_server("tail", "Show what happens: opened, message, call, reply, push, closed, joined, left")
+        .arg(flag("json", "Print one JSON object a line"))
+        .arg(option("user", "ID", "Only what concerns this user"))
+        .arg(flag("payload", "Show also what was sent; it may be secret"))
+}
+
+/// A command that asks the running server over its control socket.
+fn of_running_server(name: &'static str, about: &'static str) -> Command {
+    let socket = named("control.socket").expect("the control socket has a flag");
+    Command::new(name).about(about).arg(file_argument()).arg(socket)
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).allow_hyphen_values(true).help(help)
+}
+
+/// The text of an argument that was given.
+pub(crate) fn value<'m>(matches: &'m ArgMatches, name: &str) -> Option<&'m str> {
+    matches.try_get_one::<String>(name).ok().flatten().map(String::as_str)
 }
 
 fn check() -> Command {

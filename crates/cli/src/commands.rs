@@ -2,8 +2,11 @@
 
 mod check;
 mod config;
+mod connections;
+mod push;
 mod serve;
 mod status;
+mod tail;
 
 use std::ffi::OsString;
 
@@ -21,18 +24,23 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("serve", arguments)) => serve::run(arguments),
         Some(("check", arguments)) => check::run(arguments),
         Some(("config", arguments)) => config::run(arguments),
+        Some(("push", arguments)) => push::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
+        Some(("connections", arguments)) => connections::list(arguments),
+        Some(("disconnect", arguments)) => connections::disconnect(arguments),
+        Some(("channels", arguments)) => connections::channels(arguments),
+        Some(("tail", arguments)) => tail::run(arguments),
         Some(_) | None => unreachable!("the command line accepts no other command"),
     }
 }
 
 /// All sources of this process's settings.
-fn sources(matches: &ArgMatches) -> Sources {
+pub(crate) fn sources(matches: &ArgMatches) -> Sources {
     arguments::sources(matches, std::env::vars_os())
 }
 
 /// A variable of this process.
-fn variable(name: &str) -> Option<OsString> {
+pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 

@@ -10,6 +10,8 @@ use crate::problem::Problems;
 pub(crate) enum Failure {
     /// The operator's: mistakes in the configuration.
     Configuration(Problems),
+    /// The operator's: a command without what it needs.
+    Usage(String),
     /// Somebody else holds the address.
     AddressInUse(String),
     /// The environment's, at run time.
@@ -21,7 +23,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Failed(_) => 1,
-            Self::Configuration(_) => 2,
+            Self::Configuration(_) | Self::Usage(_) => 2,
             Self::AddressInUse(_) => 18,
         })
     }
@@ -31,7 +33,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configuration(problems) => problems.fmt(f),
-            Self::AddressInUse(text) => write!(f, "wootz: {text}"),
+            Self::AddressInUse(text) | Self::Usage(text) => write!(f, "wootz: {text}"),
             // With its causes.
             Self::Failed(error) => write!(f, "wootz: {error:#}"),
         }

@@ -4,6 +4,7 @@
 
 mod applications;
 mod arguments;
+mod client;
 mod commands;
 mod failure;
 mod log;
@@ -12,6 +13,7 @@ mod problem;
 mod resolve;
 mod settings;
 mod signals;
+mod table;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -137,7 +137,8 @@ impl Resolver<'_> {
         if let Err(why) = control::check(&socket) {
             self.problem("control.socket", &why);
         }
-        Control { socket, mode: self.settings.mode("control.mode"), group: self.own_group("control.group") }
+        let (mode, group) = (self.settings.mode("control.mode"), self.own_group("control.group"));
+        Control { socket, mode, group, http: self.http_door() }
     }
 
     fn limits(&self) -> Limits {
@@ -156,6 +157,8 @@ impl Resolver<'_> {
             ping_interval: self.settings.duration("limits.ping_interval"),
             pong_timeout: self.settings.duration("limits.pong_timeout"),
             drain_timeout: self.settings.duration("limits.drain_timeout"),
+            max_channels: self.number("limits.max_channels"),
+            channels_per_connection: self.number("limits.channels_per_connection"),
             text_ping: if self.settings.flag("limits.text_ping") { TextPing::Answer } else { TextPing::Call },
         }
     }

@@ -125,7 +125,7 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("application.http", "The runner http: a server that runs already."),
     ("application.limits", "What calls may take, one by one and together."),
     ("pipes", "Named pipes: any program of this machine that writes to one pushes to browsers."),
-    ("control", "The operator's socket, for `wootz status`."),
+    ("control", "The operator's API: pushes, status, connections, channels, events."),
     ("limits", "What connections may take, one by one and together."),
     ("log", "What is said on standard error."),
 ];
@@ -744,6 +744,20 @@ pub(crate) static TABLE: &[Row] = &[
         "Name a group to let its members operate the server.",
     ),
     row(
+        "control.http_address",
+        Kind::Text,
+        r#""""#,
+        "Address of the same API by TCP, such as 127.0.0.1:8889, with /metrics; empty: not served. Needs control.token_file",
+        "The socket is enough on one machine, and only files' permissions guard it.",
+    ),
+    row(
+        "control.token_file",
+        Kind::Path,
+        r#""""#,
+        "File with the token that clients of control.http_address show; nobody else may be able to read it",
+        "A token in this file would be in every backup and listing of it.",
+    ),
+    row(
         "limits.max_connections",
         Kind::Count(UNLIMITED),
         "0",
@@ -847,6 +861,20 @@ pub(crate) static TABLE: &[Row] = &[
         "true",
         "Answer the text message `ping` with `pong`, without a call",
         "Many clients send it as their own keepalive, and a process for each would be waste.",
+    ),
+    row(
+        "limits.max_channels",
+        Kind::Count(Zero::Means("no channels at all")),
+        "65536",
+        "Different channels at the same time; one more is refused",
+        "Names come from the application, and a loop that makes them up must not take all memory.",
+    ),
+    row(
+        "limits.channels_per_connection",
+        Kind::Count(Zero::Means("no channels at all")),
+        "64",
+        "Channels that one connection may be in; one more is refused",
+        "A page shows a few things at a time.",
     ),
     row(
         "log.level",

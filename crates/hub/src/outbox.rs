@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::{Buf, Bytes};
@@ -21,6 +22,23 @@ pub struct Outbox {
     front_started: Cell<bool>,
     intake: Cell<Intake>,
     driver: RefCell<Option<Waker>>,
+    /// Nearly always nobody wants to know.
+    watched: RefCell<Option<Box<Watched>>>,
+}
+
+/// Who wants to know when frames have left.
+#[derive(Debug, Default)]
+struct Watched {
+    /// Bytes that have left since somebody wanted to know.
+    left_bytes: u64,
+    /// Those who wait, each until so many bytes have left.
+    waiting: VecDeque<(u64, Arc<dyn Watch>)>,
+}
+
+/// Wants to know when a frame has left. Dropped without having been told, it never will.
+pub trait Watch: std::fmt::Debug + Send + Sync {
+    /// The frame has been written out, with all before it.
+    fn written(&self);
 }
 
 /// What the outbox does with one more frame.
@@ -137,6 +155,39 @@ impl Outbox {
         self.queued_bytes.set(kept.as_ref().map_or(0, Bytes::len));
         self.forgiven_bytes.set(0);
         *frames = kept.map_or(Frames::None, Frames::One);
+        *self.watched.borrow_mut() = None;
+    }
+
+    /// Tells `watch` when everything that waits now has left; at once where nothing does.
+    pub fn watch(&self, watch: Arc<dyn Watch>) {
+        if self.is_empty() {
+            return watch.written();
+        }
+        let mut watched = self.watched.borrow_mut();
+        let watched = watched.get_or_insert_default();
+        watched.waiting.push_back((watched.left_bytes + self.queued_bytes.get() as u64, watch));
+    }
+
+    /// Tells those whose frames are among the bytes that have left.
+    fn tell_watchers(&self, left_bytes: usize) {
+        let mut slot = self.watched.borrow_mut();
+        let Some(watched) = slot.as_mut() else { return };
+        watched.left_bytes += left_bytes as u64;
+        while let Some((until, watch)) = watched.waiting.front()
+            && *until <= watched.left_bytes
+        {
+            watch.written();
+            watched.waiting.pop_front();
+        }
+        if watched.waiting.is_empty() {
+            *slot = None;
+        }
+    }
+
+    /// Gives up what waits and those who watch it: nothing is written any more.
+    pub fn abandon(&self) {
+        self.finish(None);
+        *self.watched.borrow_mut() = None;
     }
 
     /// Fills `slices` with what is next to be written, in order, and says how many it filled.
@@ -162,6 +213,7 @@ impl Outbox {
     /// # Panics
     /// When more was written than waits, which no transport can do.
     pub fn advance(&self, mut written_bytes: usize) {
+        self.tell_watchers(written_bytes);
         let mut frames = self.frames.borrow_mut();
         self.queued_bytes.set(self.queued_bytes.get() - written_bytes);
         self.forgiven_bytes.set(self.forgiven_bytes.get().saturating_sub(written_bytes));
@@ -306,5 +358,40 @@ mod tests {
         outbox.discard_unstarted();
         assert!(outbox.is_empty());
         assert_eq!(waiting(&outbox), b"");
+    }
+
+    #[derive(Debug, Default)]
+    struct Told(std::sync::atomic::AtomicUsize);
+
+    impl Watch for Told {
+        fn written(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    impl Told {
+        fn times(&self) -> usize {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_watcher_is_told_when_the_last_byte_of_its_frame_has_left() {
+        let outbox = Outbox::default();
+        let told = Arc::new(Told::default());
+        outbox.watch(Arc::clone(&told) as Arc<dyn Watch>);
+        assert_eq!(told.times(), 1, "nothing waits: at once");
+        outbox.push(Bytes::from_static(b"first"), 100);
+        outbox.push(Bytes::from_static(b"second"), 100);
+        outbox.watch(Arc::clone(&told) as Arc<dyn Watch>);
+        outbox.advance(10);
+        assert_eq!(told.times(), 1);
+        outbox.push(Bytes::from_static(b"third"), 100);
+        outbox.watch(Arc::clone(&told) as Arc<dyn Watch>);
+        outbox.advance(1);
+        assert_eq!(told.times(), 2);
+        outbox.discard_unstarted();
+        assert_eq!((told.times(), Arc::strong_count(&told)), (2, 1), "thrown away: never told");
+        assert!(outbox.watched.borrow().is_none(), "an idle outbox owns no list");
     }
 }

@@ -124,7 +124,13 @@ fn threads(socket: &Path, script: &Path, each: usize) -> std::io::Result<()> {
 
 async fn call(application: &FastCgi) {
     let caller = Arc::new(Caller::builder(ConnectionId(1), "/").build());
-    let call = Call { event: CallEvent::Message, message: Message::text("hello"), caller, mode: MessageMode::Uri };
+    let call = Call {
+        event: CallEvent::Message,
+        message: Message::text("hello"),
+        caller,
+        mode: MessageMode::Uri,
+        capability: None,
+    };
     application.call(call, &mut Replies::new(Rc::new(Nobody))).await.expect("php answers");
 }
 

@@ -94,7 +94,13 @@ async fn call(http: &Http, message: &str) {
         .header("Accept-Language", b"en")
         .header("Cookie", b"session=0123456789abcdef");
     let caller = Arc::new(caller.build());
-    let call = Call { event: CallEvent::Message, message: Message::text(message), caller, mode: MessageMode::Uri };
+    let call = Call {
+        event: CallEvent::Message,
+        message: Message::text(message),
+        caller,
+        mode: MessageMode::Uri,
+        capability: None,
+    };
     http.call(call, &mut Replies::new(Rc::new(Nobody))).await.expect("the server answers");
 }
 

@@ -66,7 +66,13 @@ fn compare(when: &str, runtime: &tokio::runtime::Runtime, exec: &Exec, calls: us
 
 async fn call(exec: &Exec) {
     let caller = Arc::new(Caller::builder(ConnectionId(1), "/").build());
-    let call = Call { event: CallEvent::Message, message: Message::text("hello"), caller, mode: MessageMode::Uri };
+    let call = Call {
+        event: CallEvent::Message,
+        message: Message::text("hello"),
+        caller,
+        mode: MessageMode::Uri,
+        capability: None,
+    };
     exec.call(call, &mut Replies::new(Rc::new(Nobody))).await.expect("cat succeeds");
 }
 

@@ -65,6 +65,7 @@ async fn call(application: &KeptFastCgi) {
         message: Message::text("hello"),
         caller: Arc::new(Caller::builder(ConnectionId(1), "/").build()),
         mode: MessageMode::Uri,
+        capability: None,
     };
     let mut replies = Replies::new(Rc::new(Nobody));
     application.call(call, &mut replies).await.expect("the call should succeed");

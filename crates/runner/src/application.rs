@@ -218,6 +218,7 @@ mod tests {
             message: Message::binary("b"),
             caller: std::sync::Arc::new(Caller::builder(ConnectionId(1), "/").build()),
             mode: MessageMode::Uri,
+            capability: None,
         };
         runtime.block_on(application.call_dyn(call(), &mut replies)).expect("room for two");
         assert_eq!(sink.0.borrow()[..], [Message::text("/"), Message::binary("b")]);

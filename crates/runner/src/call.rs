@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::capability::Capability;
 use crate::environment::{self, Caller};
 
 /// The longest text message that is taken for a URI, in bytes.
@@ -191,6 +192,8 @@ pub struct Call {
     pub caller: Arc<Caller>,
     /// Whether the message may be the URI.
     pub mode: MessageMode,
+    /// What lets the application act on its own connection while this call runs. `None`: it may not.
+    pub capability: Option<Capability>,
 }
 
 impl Call {
@@ -237,7 +240,7 @@ mod tests {
 
     fn call(mode: MessageMode, message: Message) -> Call {
         let caller = Arc::new(Caller::builder(ConnectionId(1), "/handshake?h=1").build());
-        Call { event: CallEvent::Message, message, caller, mode }
+        Call { event: CallEvent::Message, message, caller, mode, capability: None }
     }
 
     #[test]

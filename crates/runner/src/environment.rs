@@ -171,7 +171,7 @@ impl CallerBuilder {
 }
 
 /// Variables that every call computes itself.
-const COMPUTED: [&str; 16] = [
+const COMPUTED: [&str; 17] = [
     "GATEWAY_INTERFACE",
     "SERVER_SOFTWARE",
     "SERVER_PROTOCOL",
@@ -179,6 +179,7 @@ const COMPUTED: [&str; 16] = [
     "WOOTZ_EVENT",
     "WOOTZ_CONNECTION",
     "WOOTZ_SESSION",
+    "WOOTZ_TOKEN",
     "REQUEST_METHOD",
     "REQUEST_URI",
     "PATH_INFO",
@@ -210,6 +211,7 @@ fn computed<'c>(call: &'c Call, message_uri: Option<&'c str>, name: &str) -> Opt
         "WOOTZ_EVENT" => borrowed(call.event.as_str()),
         "WOOTZ_CONNECTION" => owned(call.caller.id),
         "WOOTZ_SESSION" => borrowed(call.caller.session.as_deref()?),
+        "WOOTZ_TOKEN" => owned(call.capability.as_ref()?.token()),
         "REQUEST_METHOD" => borrowed(if message_uri.is_some() { "GET" } else { "POST" }),
         "REQUEST_URI" => borrowed(uri),
         "PATH_INFO" => decode_path(split_uri(uri).0),
@@ -292,7 +294,13 @@ mod tests {
     }
 
     fn call(builder: CallerBuilder, message: Message) -> Call {
-        Call { event: CallEvent::Push, message, caller: Arc::new(builder.build()), mode: MessageMode::Uri }
+        Call {
+            event: CallEvent::Push,
+            message,
+            caller: Arc::new(builder.build()),
+            mode: MessageMode::Uri,
+            capability: None,
+        }
     }
 
     fn builder() -> CallerBuilder {

@@ -8,6 +8,7 @@
 
 mod application;
 mod call;
+mod capability;
 mod deadline;
 mod environment;
 mod error;
@@ -19,6 +20,7 @@ mod stderr;
 
 pub use application::{Application, CallOutcome, DynApplication, Replies, ReplySink};
 pub use call::{Call, CallEvent, ConnectionId, Message, MessageMode, Utf8Bytes};
+pub use capability::{Capability, CapabilityKey};
 pub use environment::{Caller, CallerBuilder};
 pub use error::{ApplicationFault, CallError, EnvironmentFault, Fault, Gone, ProgramError, StartError, StartStep};
 pub use reply::{FrameMode, ReplyAssembler, ReplyError, ReplyMode};

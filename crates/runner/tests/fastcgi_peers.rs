@@ -216,7 +216,7 @@ fn only_success_says_who_somebody_is() {
         for (status, expected) in [(200, None), (204, None), (302, Some(302)), (401, Some(401)), (404, Some(404))] {
             let peer = Peer::sending(answer(&format!("Status: {status}\r\n\r\nann")));
             let (caller, mode) = (Arc::new(caller()), MessageMode::Uri);
-            let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode };
+            let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode, capability: None };
             let ran = run(&peer.application(), call, &Rc::default()).await;
             match expected {
                 None => assert_eq!(ran.reply(), "ann"),

@@ -97,7 +97,8 @@ fn on_a_shard(test: impl Future<Output = ()>) {
 }
 
 async fn ask(http: &Http, caller: Caller, message: Message) -> (Result<(), CallError>, Vec<String>) {
-    let call = Call { event: CallEvent::Message, message, caller: Arc::new(caller), mode: MessageMode::Uri };
+    let call =
+        Call { event: CallEvent::Message, message, caller: Arc::new(caller), mode: MessageMode::Uri, capability: None };
     let browser: Rc<Browser> = Rc::default();
     let result = http.call(call, &mut Replies::new(Rc::clone(&browser) as Rc<dyn ReplySink>)).await;
     (result, browser.texts())

@@ -62,6 +62,7 @@ fn a_variable_with_a_nul_fails_the_call_instead_of_being_cut() {
             message: Message::empty(),
             caller: Arc::new(caller),
             mode: MessageMode::Body,
+            capability: None,
         };
         let error = run(&exec(shell("echo $REMOTE_USER"), &spawner), call, &Rc::default()).await.error();
         assert!(error.to_string().contains("REMOTE_USER"), "{error}");

@@ -260,6 +260,39 @@ pub struct Control {
     pub mode: u32,
     /// Group of the socket. `None`: the server's own.
     pub group: Option<u32>,
+    /// The same API by TCP. `None`: not served.
+    pub http: Option<HttpDoor>,
+}
+
+/// The operator's API on an address of its own.
+#[derive(Debug, Clone)]
+pub struct HttpDoor {
+    /// The address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What a client has to show.
+    pub token: Secret,
+}
+
+/// A text that stands in no log and is compared in constant time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Keeps a secret.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether somebody knows it, in a time that tells only its length.
+    pub(crate) fn is(&self, shown: &str) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.0.as_bytes(), shown.as_bytes()).into()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// What connections may take, one by one and together.
@@ -295,6 +328,10 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Text `ping` is answered with text `pong`, without a call.
     pub text_ping: TextPing,
+    /// Different channels at the same time, on all shards. One more is refused.
+    pub max_channels: usize,
+    /// Channels that one connection may be in. One more is refused.
+    pub channels_per_connection: usize,
 }
 
 /// Whether a text message `ping` is a call.
@@ -358,6 +395,8 @@ impl Default for Config {
                 pong_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(30),
                 text_ping: TextPing::Answer,
+                max_channels: 65_536,
+                channels_per_connection: 64,
             },
             mode: Mode::Production,
         }

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -70,6 +71,15 @@ impl Share {
     }
 }
 
+impl Waits {
+    fn counted_bytes(self) -> usize {
+        match self {
+            Self::InLine { message_bytes } => message_bytes,
+            Self::InItsPlace => 0,
+        }
+    }
+}
+
 /// Why a call gets no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Busy {
@@ -86,6 +96,32 @@ pub(crate) enum Busy {
 pub(crate) struct Turns {
     limits: TurnLimits,
     state: Mutex<State>,
+    /// Pushed requests that have a place, wherever they wait, and their bytes.
+    places: AtomicUsize,
+    placed_bytes: AtomicUsize,
+}
+
+/// A place for one pushed request from its push until it runs; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    turns: Arc<Turns>,
+    bytes: usize,
+}
+
+/// What a call that waits may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// One of `max_waiting`, and so many of `max_waiting_bytes`.
+    InLine { message_bytes: usize },
+    /// It has a [`Place`], which was counted already.
+    InItsPlace,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.turns.places.fetch_sub(1, Ordering::Relaxed);
+        self.turns.placed_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What `wootz status` tells of the turns.
@@ -157,29 +193,42 @@ impl Turn {
 
 impl Turns {
     pub(crate) fn new(limits: TurnLimits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::new(State::default()) })
+        Arc::new(Self {
+            limits,
+            state: Mutex::default(),
+            places: AtomicUsize::new(0),
+            placed_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// A place for a pushed request: as many as may wait and run have one, with as many bytes as may wait. `None`: it has to be dropped
+    /// now, when whoever pushed it is told, rather than later when nobody is.
+    pub(crate) fn reserve_place(self: &Arc<Self>, bytes: usize) -> Option<Place> {
+        let most = self.limits.max_waiting.saturating_add(self.limits.max_running);
+        let places = self.places.fetch_add(1, Ordering::Relaxed);
+        let placed_bytes = self.placed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Its drop takes the place back where there was none.
+        let place = Place { turns: Arc::clone(self), bytes };
+        let fits = placed_bytes == 0 || placed_bytes.saturating_add(bytes) <= self.limits.max_waiting_bytes;
+        (places < most && fits).then_some(place)
     }
 
     /// Waits for a turn of this party.
     ///
     /// # Errors
-    /// `message_bytes` is what the call holds while it waits. [`Busy::Full`] at once where nobody else may wait, or later when a party that waits less needs the place;
+    /// [`Busy::Full`] at once where nobody else may wait, or later when a party that waits less needs the place;
     /// [`Busy::WaitedTooLong`] after `max_wait`.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the line.
-    pub(crate) async fn acquire(
-        self: &Arc<Self>,
-        party: Party,
-        share: Share,
-        message_bytes: usize,
-    ) -> Result<Turn, Busy> {
-        let waiter = match self.lock().enter(&party, share, message_bytes, &self.limits)? {
+    pub(crate) async fn acquire(self: &Arc<Self>, party: Party, share: Share, waits: Waits) -> Result<Turn, Busy> {
+        let waiter = match self.lock().enter(&party, share, waits, &self.limits)? {
             Entered::Running => return Ok(Turn { turns: Arc::clone(self), party, waited: Duration::ZERO }),
             Entered::Waiting(waiter) => waiter,
         };
         let began = Instant::now();
-        let waiting = Waiting { turns: Arc::clone(self), party, share, message_bytes, waiter, began };
+        let waiting =
+            Waiting { turns: Arc::clone(self), party, share, message_bytes: waits.counted_bytes(), waiter, began };
         tokio::time::timeout(self.limits.max_wait, waiting).await.unwrap_or(Err(Busy::WaitedTooLong))
     }
 
@@ -200,13 +249,7 @@ enum Entered {
 }
 
 impl State {
-    fn enter(
-        &mut self,
-        party: &Party,
-        share: Share,
-        message_bytes: usize,
-        limits: &TurnLimits,
-    ) -> Result<Entered, Busy> {
+    fn enter(&mut self, party: &Party, share: Share, waits: Waits, limits: &TurnLimits) -> Result<Entered, Busy> {
         let line = share.index();
         // While nobody waits, only parties that are counted are known.
         let turns = if limits.counts(party) || !self.parties.is_empty() { self.parties.get(party) } else { None };
@@ -220,13 +263,15 @@ impl State {
             }
             return Ok(Entered::Running);
         }
-        if self.lines[line].waiting >= limits.max_waiting {
-            self.make_room(line, queued)?;
+        if let Waits::InLine { message_bytes } = waits {
+            if self.lines[line].waiting >= limits.max_waiting {
+                self.make_room(line, queued)?;
+            }
+            if self.waiting_bytes > 0 && self.waiting_bytes.saturating_add(message_bytes) > limits.max_waiting_bytes {
+                return Err(Busy::Full);
+            }
         }
-        if self.waiting_bytes > 0 && self.waiting_bytes.saturating_add(message_bytes) > limits.max_waiting_bytes {
-            return Err(Busy::Full);
-        }
-        self.waiting_bytes += message_bytes;
+        self.waiting_bytes += waits.counted_bytes();
         let waiter = self.waiters.insert(Waiter::Waiting(None));
         self.lines[line].waiting += 1;
         self.parties.entry(party.clone()).or_default().queues[line].waiters.push_back(waiter);
@@ -398,7 +443,7 @@ mod tests {
 
     fn acquire_for(turns: &Arc<Turns>, party: Party, share: Share) -> Acquire {
         let turns = Arc::clone(turns);
-        Box::pin(async move { turns.acquire(party, share, 1).await })
+        Box::pin(async move { turns.acquire(party, share, Waits::InLine { message_bytes: 1 }).await })
     }
 
     fn poll(acquire: &mut Acquire) -> Option<Result<Turn, Busy>> {
@@ -497,7 +542,9 @@ mod tests {
             let turns = turns(10, 1, 100);
             let long = |name: &str, bytes| {
                 let (turns, party) = (Arc::clone(&turns), user(name));
-                Box::pin(async move { turns.acquire(party, Share::Messages, bytes).await }) as Acquire
+                Box::pin(
+                    async move { turns.acquire(party, Share::Messages, Waits::InLine { message_bytes: bytes }).await },
+                ) as Acquire
             };
             let running = run(&turns, user("0"));
             let mut first = long("1", 5000);
@@ -539,7 +586,10 @@ mod tests {
         paused(async {
             let turns = turns(1, 1, 10);
             let _running = run(&turns, user("1"));
-            assert_eq!(turns.acquire(user("2"), Share::Messages, 0).await.err(), Some(Busy::WaitedTooLong));
+            assert_eq!(
+                turns.acquire(user("2"), Share::Messages, Waits::InLine { message_bytes: 0 }).await.err(),
+                Some(Busy::WaitedTooLong)
+            );
             assert_eq!(turns.counts().waiting, 0);
         });
     }
@@ -563,6 +613,36 @@ mod tests {
                 running.pop_front().expect("somebody always runs");
                 done += 1;
             }
+        });
+    }
+
+    #[test]
+    fn pushed_requests_have_as_many_places_as_may_wait_and_run_and_as_many_bytes() {
+        let turns = turns(4, 2, 3);
+        let places: Vec<Place> = (0..5).map(|_| turns.reserve_place(10).expect("there is room")).collect();
+        assert!(turns.reserve_place(10).is_none());
+        drop(places);
+        let long = turns.reserve_place(5000).expect("one may always have a place, however long it is");
+        assert!(turns.reserve_place(1).is_none(), "max_waiting_bytes is reached");
+        drop(long);
+        assert!(turns.reserve_place(1).is_some());
+    }
+
+    #[test]
+    fn whoever_has_a_place_is_not_refused_when_the_line_is_full() {
+        paused(async {
+            let turns = turns(4, 1, 1);
+            let running = run(&turns, user("1"));
+            let mut waiting = acquire_for(&turns, user("2"), Share::Pushes);
+            assert!(poll(&mut waiting).is_none());
+            let place = turns.reserve_place(1).expect("there is room");
+            let shared = Arc::clone(&turns);
+            let mut placed: Acquire =
+                Box::pin(async move { shared.acquire(user("3"), Share::Pushes, Waits::InItsPlace).await });
+            assert!(poll(&mut placed).is_none(), "it waits");
+            drop((running, waiting));
+            assert!(poll(&mut placed).is_some_and(|turn| turn.is_ok()));
+            drop(place);
         });
     }
 }

@@ -18,6 +18,7 @@ mod connection;
 mod console;
 mod control;
 mod dispatch;
+mod events;
 mod http;
 mod identity;
 mod listener;

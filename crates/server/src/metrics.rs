@@ -25,6 +25,8 @@ pub(crate) struct Counters {
     ran_us: AtomicU64,
     pushed_queued: AtomicU64,
     pushed_dropped: AtomicU64,
+    pushed_joined: AtomicU64,
+    pushed_given_up: AtomicU64,
     slow_readers: AtomicU64,
 }
 
@@ -67,6 +69,19 @@ pub(crate) enum RefusedBy {
 const REFUSED_BY: usize = 6;
 
 impl CallEnd {
+    /// In one word, for operators who listen.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Abandoned => "abandoned",
+            Self::Failed(FailureKind::Application) => "failed",
+            Self::Failed(FailureKind::TimedOut) => "timed_out",
+            Self::Failed(FailureKind::Output) => "output",
+            Self::Failed(FailureKind::NotStarted) => "not_started",
+            Self::Failed(FailureKind::Unreachable) => "unreachable",
+        }
+    }
+
     pub(crate) fn of(result: &Result<(), CallError>) -> Self {
         Self::Failed(match result {
             Ok(()) => return Self::Succeeded,
@@ -145,6 +160,12 @@ impl Counters {
     pub(crate) fn pushed(&self, receipt: wootz_hub::Receipt) {
         add(&self.pushed_queued, receipt.queued);
         add(&self.pushed_dropped, receipt.dropped);
+        add(&self.pushed_joined, receipt.joined);
+    }
+
+    /// A pushed request was counted as queued, and no turn came for it.
+    pub(crate) fn push_given_up(&self) {
+        add(&self.pushed_given_up, 1);
     }
 }
 
@@ -167,6 +188,8 @@ pub struct Status {
     pub connections: ConnectionStatus,
     /// Users with at least one connection; guests are no users.
     pub users: usize,
+    /// Channels that somebody is in.
+    pub channels: usize,
     /// The calls.
     pub calls: CallStatus,
     /// What runs the calls.
@@ -286,10 +309,14 @@ pub struct WorkerStatus {
 /// The pushes of a [`Status`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PushStatus {
-    /// Frames queued for connections.
+    /// Frames and requests that connections took.
     pub queued: u64,
-    /// Frames that a slow or closing connection did not take.
+    /// Those that a slow, closing or full connection did not take.
     pub dropped: u64,
+    /// Requests that were not run again because an equal one waited already.
+    pub joined: u64,
+    /// Requests among the queued ones that no turn came for (`application.limits.max_wait`).
+    pub given_up: u64,
 }
 
 /// Adds the shards' counters up.
@@ -340,8 +367,12 @@ pub(crate) fn sum<'c>(
         calls.mean_wait_ms = total(|shard| &shard.waited_us) as f64 / ended as f64 / 1000.0;
         calls.mean_run_ms = total(|shard| &shard.ran_us) as f64 / ended as f64 / 1000.0;
     }
-    let pushes =
-        PushStatus { queued: total(|shard| &shard.pushed_queued), dropped: total(|shard| &shard.pushed_dropped) };
+    let pushes = PushStatus {
+        queued: total(|shard| &shard.pushed_queued),
+        dropped: total(|shard| &shard.pushed_dropped),
+        joined: total(|shard| &shard.pushed_joined),
+        given_up: total(|shard| &shard.pushed_given_up),
+    };
     (connections, calls, pushes)
 }
 

@@ -1,25 +1,26 @@
 //! A server from its start to its end: binds everything, starts one thread per shard and one for the operator's doors.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, oneshot};
-use wootz_runner::DynApplication;
+use tokio::sync::mpsc;
+use wootz_runner::{CapabilityKey, DynApplication};
 use wootz_session::jwt::{KeyError, Verifier};
 
 use crate::admission::Admission;
 use crate::circuit::Circuit;
 use crate::config::{Address, Config, Provider};
-use crate::control::ControlSocket;
+use crate::control::{ControlSocket, HttpListener};
 use crate::dispatch::{TurnLimits, Turns};
 use crate::listener::{self, ListenError};
 use crate::metrics::{self, Counters, RunnerStatus, Status};
-use crate::push::{Directory, FifoError, GlobalPipe};
-use crate::shard::{INBOX, Parts, PreparedShard, ShardCommand};
+use crate::push::{Directory, FifoError, GlobalPipe, Pusher};
+use crate::shard::{INBOX, Parts, PreparedShard, Shard, ShardCommand};
 use crate::unix_socket::{SocketFile, UnixSocketError};
 
 type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send + Sync>;
@@ -34,6 +35,7 @@ pub struct Server {
 /// A server that runs.
 #[derive(Debug)]
 pub struct Running {
+    http_address: Option<SocketAddr>,
     handle: Handle,
     threads: Vec<JoinHandle<Result<(), RunError>>>,
 }
@@ -47,7 +49,10 @@ pub struct Handle {
 struct Shared {
     began: Instant,
     addresses: Vec<Address>,
-    shards: Vec<mpsc::Sender<ShardCommand>>,
+    config: Arc<Config>,
+    shards: Arc<[mpsc::Sender<ShardCommand>]>,
+    pusher: Pusher,
+    capabilities: Option<CapabilityKey>,
     counters: Vec<Arc<Counters>>,
     turns: Arc<Turns>,
     circuit: Arc<Circuit>,
@@ -147,6 +152,10 @@ impl Server {
         let config = Arc::new(self.config);
         let bound = listener::bind(&config.listen)?;
         let control = config.control.as_ref().map(ControlSocket::bind).transpose()?;
+        let http = config.control.as_ref().and_then(|control| control.http.as_ref()).map(HttpListener::bind);
+        let http = http.transpose()?;
+        let http_address = http.as_ref().map(HttpListener::address);
+        let capabilities = control.as_ref().map(|_| new_key()).transpose().map_err(StartError::Thread)?;
         let directory = config.pipes.clone().map(Directory::open).transpose()?;
         let turns = Turns::new(TurnLimits {
             per_connection: config.calls.per_connection,
@@ -162,20 +171,32 @@ impl Server {
             Provider::Jwt(settings) => Some(Arc::new(Verifier::load(settings.clone()).map_err(StartError::Keys)?)),
             Provider::None | Provider::Application | Provider::Session(_) => None,
         };
-        let (senders, parts): (Vec<_>, Vec<_>) = (bound.shards.into_iter())
-            .map(|listeners| {
-                let (sender, inbox) = mpsc::channel(INBOX);
-                let (config, directory, counters) = (Arc::clone(&config), directory.clone(), Arc::default());
-                let (turns, circuit, verifier) = (Arc::clone(&turns), Arc::clone(&circuit), verifier.clone());
-                let admission = Arc::clone(&admission);
-                (sender, Parts { config, turns, circuit, admission, counters, directory, verifier, listeners, inbox })
+        let (senders, inboxes): (Vec<_>, Vec<_>) = bound.shards.iter().map(|_| mpsc::channel(INBOX)).unzip();
+        let shards: Arc<[_]> = senders.into();
+        let pusher = Pusher::new(Arc::clone(&shards));
+        let parts: Vec<Parts> = (bound.shards.into_iter().zip(inboxes))
+            .map(|(listeners, inbox)| Parts {
+                config: Arc::clone(&config),
+                turns: Arc::clone(&turns),
+                circuit: Arc::clone(&circuit),
+                admission: Arc::clone(&admission),
+                counters: Arc::default(),
+                directory: directory.clone(),
+                verifier: verifier.clone(),
+                pusher: pusher.clone(),
+                capabilities: capabilities.clone(),
+                listeners,
+                inbox,
             })
-            .unzip();
+            .collect();
         let (orders, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             began: Instant::now(),
             addresses: bound.addresses,
-            shards: senders,
+            config: Arc::clone(&config),
+            shards,
+            pusher,
+            capabilities,
             counters: parts.iter().map(|parts| Arc::clone(&parts.counters)).collect(),
             turns,
             circuit,
@@ -184,9 +205,10 @@ impl Server {
             orders,
         });
         let handle = Handle { shared };
-        let doors = Doors { handle: handle.clone(), orders: receiver, control, directory, _listening: bound.files };
+        let doors =
+            Doors { handle: handle.clone(), orders: receiver, control, http, directory, _listening: bound.files };
         let threads = start_threads(parts, doors, &self.make_application)?;
-        Ok(Running { handle, threads })
+        Ok(Running { http_address, handle, threads })
     }
 }
 
@@ -195,6 +217,12 @@ impl Running {
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.handle.shared.addresses
+    }
+
+    /// Where the operator's API is served by TCP, with the real port.
+    #[must_use]
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// To tell the server what to do, from any thread.
@@ -238,8 +266,20 @@ impl Handle {
         let _ = self.shared.orders.send(order);
     }
 
-    fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.shared.ending.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    pub(crate) fn pusher(&self) -> &Pusher {
+        &self.shared.pusher
+    }
+
+    pub(crate) fn capabilities(&self) -> Option<&CapabilityKey> {
+        self.shared.capabilities.as_ref()
     }
 
     /// What the server does now.
@@ -260,6 +300,7 @@ impl Handle {
             shards: shared.shards.len(),
             connections,
             users: self.count_users().await,
+            channels: shared.pusher.names.count(),
             calls,
             runner: self.runner_status(),
             pushes,
@@ -275,14 +316,11 @@ impl Handle {
 
     /// A user may have connections on several shards, so names are counted, not numbers.
     async fn count_users(&self) -> usize {
-        let mut users = std::collections::HashSet::new();
-        for shard in &self.shared.shards {
-            let (answer, answered) = oneshot::channel();
-            if shard.send(ShardCommand::Users(answer)).await.is_ok() {
-                // A shard that is ending answers nobody.
-                users.extend(answered.await.unwrap_or_default());
-            }
-        }
+        let of_shard = |shard: &Rc<Shard>| -> Vec<Arc<str>> {
+            shard.hub.borrow().users().map(|(user, _)| Arc::clone(user)).collect()
+        };
+        let users: std::collections::HashSet<Arc<str>> =
+            self.shared.pusher.ask(of_shard).await.into_iter().flatten().collect();
         users.len()
     }
 }
@@ -292,6 +330,7 @@ struct Doors {
     handle: Handle,
     orders: mpsc::UnboundedReceiver<Order>,
     control: Option<ControlSocket>,
+    http: Option<HttpListener>,
     directory: Option<Directory>,
     /// Names of Unix sockets, which go with the last shard.
     _listening: Vec<SocketFile>,
@@ -326,6 +365,13 @@ fn start_threads(
         }
     }
     Ok(threads)
+}
+
+/// A key for the tokens of calls, good for this run of the server only.
+fn new_key() -> io::Result<CapabilityKey> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(format!("no random bytes: {error}")))?;
+    Ok(CapabilityKey::new(random))
 }
 
 fn runtime() -> io::Result<LocalRuntime> {
@@ -385,22 +431,27 @@ impl Doors {
             }
         };
         let _ = started.send(Ok(()));
-        let shards = self.handle.shared.shards.clone();
-        let pipe = global.map(|global| tokio::task::spawn_local(global.run(shards)));
+        let pusher = self.handle.shared.pusher.clone();
+        let pipe = global.map(|global| tokio::task::spawn_local(global.run(pusher)));
         let control = self.control.take().map(|control| {
             let handle = self.handle.clone();
             tokio::task::spawn_local(async move { control.serve(handle).await })
         });
-        for shard in self.handle.shared.shards.clone() {
+        let http = self.http.take().map(|http| {
+            let handle = self.handle.clone();
+            tokio::task::spawn_local(async move { http.serve(handle).await })
+        });
+        for shard in self.handle.shared.shards.iter().cloned() {
             tokio::task::spawn_local(stop_after(shard, self.handle.clone()));
         }
         self.pass_on_orders().await;
         // Aborting drops the pipe and the socket, and with them their names.
-        for task in
-            [pipe.map(|task| task.abort_handle()), control.map(|task| task.abort_handle())].into_iter().flatten()
-        {
-            task.abort();
-        }
+        let tasks = [
+            pipe.map(|task| task.abort_handle()),
+            control.map(|task| task.abort_handle()),
+            http.map(|task| task.abort_handle()),
+        ];
+        tasks.into_iter().flatten().for_each(|task| task.abort());
         Ok(())
     }
 
@@ -408,7 +459,7 @@ impl Doors {
     async fn pass_on_orders(&mut self) {
         loop {
             let ended = async {
-                for shard in &self.handle.shared.shards {
+                for shard in &*self.handle.shared.shards {
                     shard.closed().await;
                 }
             };
@@ -416,7 +467,7 @@ impl Doors {
                 order = self.orders.recv() => order,
                 () = ended => return,
             };
-            for shard in &self.handle.shared.shards {
+            for shard in &*self.handle.shared.shards {
                 let command = match order {
                     Some(Order::Drain) => ShardCommand::Drain,
                     Some(Order::Stop) | None => ShardCommand::Stop,

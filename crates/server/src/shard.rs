@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use wootz_hub::Hub;
 use wootz_protocol::CloseCode;
-use wootz_runner::{CallEvent, Caller, DynApplication};
+use wootz_runner::{CallEvent, Caller, CapabilityKey, DynApplication};
 use wootz_session::jwt::Verifier;
 
 use crate::admission::{Admission, Handshakes};
@@ -19,11 +19,12 @@ use crate::circuit::Circuit;
 use crate::config::{Config, Provider};
 use crate::connection::{Connection, Ending, Mailbox, Opened};
 use crate::console::Note;
-use crate::dispatch::{Busy, Party, Share, Turn, Turns};
+use crate::dispatch::{Busy, Party, Share, Turn, Turns, Waits};
+use crate::events::{Happening, Kind};
 use crate::identity::{Sessions, run_rechecks};
 use crate::listener::{Listener, Unwatched};
 use crate::metrics::Counters;
-use crate::push::{Delivery, Directory, GLOBAL_NAME, execute};
+use crate::push::{Delivery, Directory, GLOBAL_NAME, Pusher, execute};
 use crate::timers::Timers;
 use crate::{http, listener};
 
@@ -49,13 +50,15 @@ const CLOSE_GRACE: Duration = Duration::from_secs(3);
 /// The same when somebody wants the end at once: enough to write it.
 const STOP_GRACE: Duration = Duration::from_millis(200);
 
+/// What is to be done on a shard's own thread.
+pub(crate) type Errand = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
 /// What other threads ask of a shard.
-#[derive(Debug)]
 pub(crate) enum ShardCommand {
     /// Something was pushed.
     Deliver(Arc<Delivery>),
-    /// Who is connected?
-    Users(oneshot::Sender<Vec<Arc<str>>>),
+    /// Look at something, or change it, here: short, since everybody on this shard waits meanwhile.
+    Run(Errand),
     /// Let running calls end, then close every connection, then end.
     Drain,
     /// End every call and connection now.
@@ -88,6 +91,10 @@ pub(crate) struct Shard {
     pub(crate) sessions: Option<Sessions>,
     /// Where the provider is `jwt`; one for all shards.
     pub(crate) verifier: Option<Arc<Verifier>>,
+    /// To push from here to all shards.
+    pub(crate) pusher: Pusher,
+    /// Makes the tokens of calls. `None` where there is no control socket to show them to.
+    pub(crate) capabilities: Option<CapabilityKey>,
     phase: Cell<Phase>,
     phase_changed: Notify,
     tasks: Cell<usize>,
@@ -103,6 +110,8 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) directory: Option<Directory>,
     pub(crate) verifier: Option<Arc<Verifier>>,
+    pub(crate) pusher: Pusher,
+    pub(crate) capabilities: Option<CapabilityKey>,
     pub(crate) listeners: Vec<Unwatched>,
     pub(crate) inbox: mpsc::Receiver<ShardCommand>,
 }
@@ -137,6 +146,8 @@ impl Shard {
             handshakes: Handshakes::new(limits.max_handshakes, parts.config.listen.shards),
             counters: Arc::clone(&parts.counters),
             directory: parts.directory.take(),
+            pusher: parts.pusher.clone(),
+            capabilities: parts.capabilities.clone(),
             hub: RefCell::default(),
             timers: Timers::new(Instant::now()),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
@@ -176,11 +187,25 @@ impl Shard {
         event: CallEvent,
         message_bytes: usize,
     ) -> Result<Turn, Busy> {
+        self.acquire(caller, event, Waits::InLine { message_bytes }).await
+    }
+
+    /// The same for a pushed request that has a place.
+    pub(crate) async fn acquire_placed_turn(&self, caller: &Caller) -> Result<Turn, Busy> {
+        self.acquire(caller, CallEvent::Push, Waits::InItsPlace).await
+    }
+
+    async fn acquire(&self, caller: &Caller, event: CallEvent, waits: Waits) -> Result<Turn, Busy> {
         if !self.circuit.admits(Instant::now) {
             return Err(Busy::LeftAlone);
         }
         let party = caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)));
-        self.turns.acquire(party, Share::of(event), message_bytes).await
+        self.turns.acquire(party, Share::of(event), waits).await
+    }
+
+    /// Tells operators who listen what happened to a connection.
+    pub(crate) fn tell(&self, caller: &Caller, kind: impl FnOnce() -> Kind) {
+        self.pusher.events.emit(|| Happening::new(Some(caller.id), caller.user.clone(), kind()));
     }
 
     /// How a connection that opens now has to end, if the server is about to.
@@ -308,18 +333,15 @@ async fn accept(shard: &Rc<Shard>, listeners: Vec<Listener>) {
 }
 
 /// Obeys other threads until the server is to end.
-async fn serve_inbox(shard: &Shard, inbox: &mut mpsc::Receiver<ShardCommand>) {
+async fn serve_inbox(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
     loop {
         let mut next = inbox.recv().await;
         let mut pushed_bytes = 0;
         // What has come together leaves together, in one system call per connection.
         loop {
             match next {
-                Some(ShardCommand::Deliver(delivery)) => pushed_bytes += deliver(shard, &delivery),
-                Some(ShardCommand::Users(answer)) => {
-                    let users = shard.hub.borrow().users().map(|(user, _)| Arc::clone(user)).collect();
-                    let _ = answer.send(users);
-                }
+                Some(ShardCommand::Deliver(delivery)) => pushed_bytes += execute(shard, &delivery),
+                Some(ShardCommand::Run(errand)) => errand(shard),
                 Some(ShardCommand::Drain) => return shard.enter(Phase::Draining),
                 Some(ShardCommand::Stop) | None => return shard.enter(Phase::Stopping),
             }
@@ -349,17 +371,6 @@ async fn write_pushed(shard: &Shard) {
     }
 }
 
-/// Delivers, and gives the bytes that each connection was given.
-fn deliver(shard: &Shard, delivery: &Delivery) -> usize {
-    if execute(shard, delivery).is_err() {
-        tracing::warn!("a pushed request was dropped: its connection has no room for it");
-    }
-    match delivery {
-        Delivery::Publish { frame, .. } => frame.len(),
-        Delivery::Request { .. } => 0,
-    }
-}
-
 /// Waits for the connections to end, as long as they may take, then ends them.
 async fn end(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
     let mut grace = STOP_GRACE;
@@ -370,7 +381,7 @@ async fn end(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
                 tracing::warn!("calls still run after limits.drain_timeout: they are ended");
                 grace = CLOSE_GRACE;
             }
-            () = until_stop(inbox) => {}
+            () = until_stop(shard, inbox) => {}
         }
         shard.enter(Phase::Stopping);
     }
@@ -379,12 +390,13 @@ async fn end(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
     }
 }
 
-async fn until_stop(inbox: &mut mpsc::Receiver<ShardCommand>) {
+async fn until_stop(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>) {
     loop {
         match inbox.recv().await {
             Some(ShardCommand::Stop) | None => return,
-            // The connections are closing; status and pushes come too late.
-            Some(ShardCommand::Deliver(_) | ShardCommand::Users(_) | ShardCommand::Drain) => {}
+            Some(ShardCommand::Run(errand)) => errand(shard),
+            // The connections are closing; pushes come too late.
+            Some(ShardCommand::Deliver(_) | ShardCommand::Drain) => {}
         }
     }
 }

@@ -91,7 +91,7 @@ mod tests {
         let began = Instant::now();
         let timers = Timers::new(began);
         let mut hub = wootz_hub::Hub::<Queue>::default();
-        let (early, late) = (hub.join(1, None, Default::default()), hub.join(2, None, Default::default()));
+        let (early, late) = (hub.join(1, None, None, Default::default()), hub.join(2, None, None, Default::default()));
         for (deadline, key) in [(120, early), (5000, late)] {
             let deadline = began + Duration::from_millis(deadline);
             timers.arm(timers.tick_of(deadline), key);

@@ -55,9 +55,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 
 fn start_failure(error: StartError) -> Failure {
     match error {
-        StartError::Listen(ListenError::AddressInUse { .. } | ListenError::NoFreePort { .. }) => {
-            Failure::AddressInUse(error.to_string())
-        }
+        StartError::Listen(
+            ListenError::AddressInUse { .. } | ListenError::NoFreePort { .. } | ListenError::DoorInUse { .. },
+        ) => Failure::AddressInUse(error.to_string()),
         StartError::Listen(
             ListenError::System { .. }
             | ListenError::UnixSocket(_)
@@ -145,6 +145,9 @@ fn announce(config: &Config, running: &Running) {
     });
     if let Some(address) = first.filter(|_| config.mode == Mode::Development) {
         text.push_str(&format!("wootz: console http://{address}/\n"));
+    }
+    if let Some(address) = running.http_address() {
+        text.push_str(&format!("wootz: operator's API http://{address}/\n"));
     }
     if let Err(error) = print(&text) {
         // The server serves nevertheless.

@@ -1,8 +1,12 @@
 //! Where the control socket is. Server and commands ask the same function, so that they meet.
 
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Environment;
+use wootz_server::config::{HttpDoor, Secret};
+
+use super::{Environment, Resolver};
 use crate::settings::Settings;
 
 /// Its name in a directory.
@@ -43,4 +47,53 @@ pub(super) fn check(socket: &Path) -> Result<(), String> {
         return Err(format!("can't be made: {} is no directory", directory.display()));
     }
     Ok(())
+}
+
+/// A shorter token could be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Permission bits that let others than owner and group in.
+const OTHERS: u32 = 0o007;
+
+impl Resolver<'_> {
+    /// The API by TCP. An address and a token need each other.
+    pub(super) fn http_door(&mut self) -> Option<HttpDoor> {
+        let (address, file) = (self.settings.text("control.http_address"), self.settings.text("control.token_file"));
+        let (address, file) = match (address, file) {
+            ("", "") => return None,
+            (_, "") => {
+                self.problem("control.http_address", "needs control.token_file: whoever knows the address could push");
+                return None;
+            }
+            ("", _) => {
+                self.problem("control.token_file", "is for control.http_address, which is empty");
+                return None;
+            }
+            given => given,
+        };
+        let token = read_token(Path::new(file)).map_err(|why| self.problem("control.token_file", &why)).ok();
+        let address: Option<SocketAddr> = address.parse().ok();
+        if address.is_none() {
+            self.problem("control.http_address", "is an address with a port, such as 127.0.0.1:8889 or [::1]:8889");
+        }
+        Some(HttpDoor { address: address?, token: token? })
+    }
+}
+
+/// The first line of a file that nobody else can read.
+fn read_token(file: &Path) -> Result<Secret, String> {
+    let shown = file.display();
+    let failed = |error: std::io::Error| format!("can't be read: {shown}: {error}");
+    let mode = std::fs::metadata(file).map_err(failed)?.permissions().mode();
+    if mode & OTHERS != 0 {
+        return Err(format!("is open to everybody: {shown} has mode {:04o}; chmod 600 {shown}", mode & 0o7777));
+    }
+    let text = std::fs::read_to_string(file).map_err(failed)?;
+    let token = text.trim();
+    if token.len() < SHORTEST_TOKEN || token.contains(|c: char| !c.is_ascii_graphic()) {
+        return Err(format!(
+            "has no token: {shown} holds one line of at least {SHORTEST_TOKEN} letters, digits and signs (openssl rand -hex 32)"
+        ));
+    }
+    Ok(Secret::new(token))
 }

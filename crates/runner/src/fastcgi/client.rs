@@ -484,7 +484,13 @@ mod tests {
 
     fn hello() -> Call {
         let caller = Arc::new(Caller::builder(ConnectionId(1), "/").build());
-        Call { event: CallEvent::Message, message: Message::text("hello"), caller, mode: MessageMode::Uri }
+        Call {
+            event: CallEvent::Message,
+            message: Message::text("hello"),
+            caller,
+            mode: MessageMode::Uri,
+            capability: None,
+        }
     }
 
     /// What becomes of a request of which so many bytes leave.

@@ -170,8 +170,13 @@ mod tests {
 
     fn request(builder: CallerBuilder, message: Message) -> Result<Request<Full<Bytes>>, StartError> {
         let url = "http://app:8000/base".parse().expect("an address");
-        let call =
-            Call { event: CallEvent::Message, message, caller: Arc::new(builder.build()), mode: MessageMode::Uri };
+        let call = Call {
+            event: CallEvent::Message,
+            message,
+            caller: Arc::new(builder.build()),
+            mode: MessageMode::Uri,
+            capability: None,
+        };
         build(&call, &url, 0xab)
     }
 

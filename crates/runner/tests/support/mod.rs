@@ -125,7 +125,7 @@ pub fn caller() -> Caller {
 }
 
 pub fn call_with(message: Message) -> Call {
-    Call { event: CallEvent::Message, message, caller: Arc::new(caller()), mode: MessageMode::Uri }
+    Call { event: CallEvent::Message, message, caller: Arc::new(caller()), mode: MessageMode::Uri, capability: None }
 }
 
 pub async fn run(exec: &Exec, call: Call, browser: &Rc<Browser>) -> Ran {

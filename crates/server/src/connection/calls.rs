@@ -14,9 +14,11 @@ use wootz_protocol::CloseCode;
 use wootz_runner::{Call, CallError, CallEvent, Caller, Fault, Gone, Message, Replies};
 
 use super::mailbox::{CallReplies, Ending, Mailbox, MailboxKind};
+use super::requests::Pushed;
 use crate::config::Mode;
 use crate::console::Note;
 use crate::dispatch::Busy;
+use crate::events::{Happening, Kind};
 use crate::metrics::CallEnd;
 use crate::shard::Shard;
 
@@ -29,6 +31,19 @@ const MAX_PENDING: usize = 64;
 pub(crate) struct Request {
     pub(crate) event: CallEvent,
     pub(crate) message: Message,
+    /// Where it was pushed: those who wait for it.
+    pub(crate) pushed: Option<Rc<Pushed>>,
+}
+
+impl Request {
+    /// What the browser, or the connection itself, asks for.
+    pub(crate) fn new(event: CallEvent, message: Message) -> Self {
+        Self { event, message, pushed: None }
+    }
+
+    pub(crate) fn pushed(pushed: Rc<Pushed>) -> Self {
+        Self { event: CallEvent::Push, message: pushed.message().clone(), pushed: Some(pushed) }
+    }
 }
 
 type RunningCall = Pin<Box<dyn Future<Output = ()>>>;
@@ -125,21 +140,36 @@ fn run(owner: &Owner<'_>, request: Request, sequence: u64, now: Instant) -> impl
         message: request.message,
         caller: Arc::clone(owner.caller),
         mode: shard.config.calls.message,
+        capability: shard.capabilities.as_ref().map(|issuer| issuer.issue(owner.caller.id, sequence)),
     };
+    let pushed = request.pushed;
     async move {
-        let replies = CallReplies::new(Rc::clone(&mailbox), sequence, call.event, now);
+        let replies = CallReplies::new(Rc::clone(&shard), Rc::clone(&mailbox), sequence, call.event, now);
         // A browser that is gone needs no answer; nothing else can be done about it here.
-        let _ = run_in_turn(&shard, &mailbox, call, &replies).await;
+        let _ = run_in_turn(&shard, &mailbox, call, pushed, &replies).await;
     }
 }
 
-async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: &Rc<CallReplies>) -> Result<(), Gone> {
-    let turn = match shard.acquire_turn(&call.caller, call.event, call.message.payload().len()).await {
+async fn run_in_turn(
+    shard: &Rc<Shard>,
+    mailbox: &Mailbox,
+    call: Call,
+    pushed: Option<Rc<Pushed>>,
+    replies: &Rc<CallReplies>,
+) -> Result<(), Gone> {
+    let turn = match &pushed {
+        Some(pushed) if pushed.has_place() => shard.acquire_placed_turn(&call.caller).await,
+        Some(_) | None => shard.acquire_turn(&call.caller, call.event, call.message.payload().len()).await,
+    };
+    if let Some(pushed) = &pushed {
+        mailbox.forget_request(pushed);
+    }
+    let turn = match turn {
         Ok(turn) => turn,
         Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,
     };
     replies.started(turn.waited());
-    let counted = CountedCall::new(shard, turn.waited(), replies.began());
+    let counted = CountedCall::new(shard, &call.caller, call.event, turn.waited(), replies.began());
     let described = Described::of(&call, mailbox.kind());
     let mut way_back = Replies::new(Rc::clone(replies) as Rc<dyn wootz_runner::ReplySink>);
     let result = shard.application.call_dyn(call, &mut way_back).await;
@@ -147,6 +177,11 @@ async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: 
     drop(turn);
     counted.end(&result);
     replies.flush().await?;
+    if let Some(pushed) = pushed {
+        // Of a failed call nothing is to be written.
+        let watchers = pushed.take_watchers();
+        watchers.filter(|_| result.is_ok()).for_each(|watch| mailbox.outbox().watch(watch));
+    }
     match result {
         Ok(()) => tell_success(mailbox, &described, &way_back, replies).await,
         Err(error) => tell_failure(shard, mailbox, &described, &error, replies).await,
@@ -156,14 +191,23 @@ async fn run_in_turn(shard: &Rc<Shard>, mailbox: &Mailbox, call: Call, replies: 
 /// A call that is counted once, also when its future is dropped because the browser went.
 pub(crate) struct CountedCall {
     shard: Rc<Shard>,
+    caller: Arc<Caller>,
+    event: CallEvent,
     waited: Duration,
     began: Instant,
     end: CallEnd,
 }
 
 impl CountedCall {
-    pub(crate) fn new(shard: &Rc<Shard>, waited: Duration, began: Instant) -> Self {
-        Self { shard: Rc::clone(shard), waited, began, end: CallEnd::Abandoned }
+    pub(crate) fn new(
+        shard: &Rc<Shard>,
+        caller: &Arc<Caller>,
+        event: CallEvent,
+        waited: Duration,
+        began: Instant,
+    ) -> Self {
+        let (shard, caller) = (Rc::clone(shard), Arc::clone(caller));
+        Self { shard, caller, event, waited, began, end: CallEnd::Abandoned }
     }
 
     pub(crate) fn end(mut self, result: &Result<(), CallError>) {
@@ -174,7 +218,12 @@ impl CountedCall {
 
 impl Drop for CountedCall {
     fn drop(&mut self) {
-        self.shard.counters.call_ended(self.end, self.waited, self.began.elapsed());
+        let ran = self.began.elapsed();
+        self.shard.counters.call_ended(self.end, self.waited, ran);
+        self.shard.pusher.events.emit(|| {
+            let kind = Kind::Call { call: self.event, end: self.end, waited: self.waited, ran };
+            Happening::new(Some(self.caller.id), self.caller.user.clone(), kind)
+        });
     }
 }
 
@@ -206,6 +255,9 @@ async fn answer_busy(
     if mailbox.kind() == MailboxKind::Console {
         let (event, ran) = (call.event, replies.ran());
         mailbox.send_note(&Note::Failed { event, reason: format!("busy: {busy}"), stderr: "", ran });
+    } else if call.event == CallEvent::Push {
+        // The browser did not ask, so it is not told.
+        shard.counters.push_given_up();
     } else if shard.config.calls.busy_reply.is_empty() {
         // What earlier calls replied still leaves before the Close.
         mailbox.end(Ending::AfterCalls(CloseCode::TryAgainLater, "busy"));
@@ -292,8 +344,9 @@ pub(crate) async fn run_detached(shard: Rc<Shard>, caller: Arc<Caller>, event: C
         return shard.counters.call_refused();
     };
     let connection = caller.id;
-    let call = Call { event, message: Message::empty(), caller, mode: shard.config.calls.message };
-    let counted = CountedCall::new(&shard, turn.waited(), Instant::now());
+    let mode = shard.config.calls.message;
+    let counted = CountedCall::new(&shard, &caller, event, turn.waited(), Instant::now());
+    let call = Call { event, message: Message::empty(), caller, mode, capability: None };
     let result = shard.application.call_dyn(call, &mut Replies::new(Rc::new(Unread))).await;
     drop(turn);
     counted.end(&result);

@@ -24,6 +24,7 @@ use super::calls::{self, Calls, Owner, Request};
 use super::mailbox::{Ending, Mailbox, MailboxKind};
 use crate::admission::Place;
 use crate::config::{Notify, TextPing};
+use crate::events::Kind;
 use crate::identity::{Verdict, Watched};
 use crate::listener::Stream;
 use crate::push::RequestPipe;
@@ -53,6 +54,8 @@ pub(crate) struct Opened {
     pub(crate) expires: Option<Instant>,
     /// The session that the connection depends on.
     pub(crate) watched: Option<Box<Watched>>,
+    /// Channels that it is in from the beginning.
+    pub(crate) channels: Vec<Arc<str>>,
 }
 
 /// The future that drives one connection.
@@ -70,6 +73,9 @@ pub(crate) struct Connection {
     watched: Option<Box<Watched>>,
     blocked_since: Option<Instant>,
     armed: Option<Instant>,
+    /// What operators who listen are told at the end.
+    close_code: Option<u16>,
+    end_reason: &'static str,
 }
 
 /// What a connection owns only while it has something to do.
@@ -122,6 +128,19 @@ enum Over {
     Io(#[from] io::Error),
 }
 
+impl Over {
+    /// In a few words, without what the system said.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Vanished => "the browser went without a Close",
+            Self::CloseTimedOut => "the closing handshake took too long",
+            Self::WriteStalled => "too slow a reader",
+            Self::Io(_) => "the network failed",
+        }
+    }
+}
+
 enum Round {
     Progress,
     Waiting,
@@ -130,11 +149,19 @@ enum Round {
 impl Connection {
     /// Takes the connection into the shard's hub. The future must be polled on this shard's thread.
     pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
-        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, shard.config.limits.outbox_bytes));
-        mailbox.outbox().push_control(opened.response);
         let caller = opened.caller;
-        let key = shard.hub.borrow_mut().join(caller.id.0, caller.user.clone(), Rc::clone(&mailbox));
+        let reply_room_bytes = shard.config.limits.outbox_bytes;
+        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, reply_room_bytes, Arc::clone(&caller), now));
+        mailbox.outbox().push_control(opened.response);
+        let (user, session) = (caller.user.clone(), caller.session.clone());
+        let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
         shard.counters.opened();
+        shard.tell(&caller, || Kind::Opened { remote: caller.remote });
+        for channel in &opened.channels {
+            if let Err(reason) = shard.join_channel(caller.id.0, channel) {
+                tracing::warn!(connection = %caller.id, %reason, "a channel that validate named was not joined");
+            }
+        }
         let mut connection = Self {
             shard: Rc::clone(shard),
             endpoint: Endpoint::new(Role::Server, now),
@@ -149,6 +176,8 @@ impl Connection {
             watched: opened.watched,
             blocked_since: None,
             armed: None,
+            close_code: None,
+            end_reason: "the server ended it",
         };
         connection.greet(opened.unread);
         connection
@@ -158,7 +187,7 @@ impl Connection {
         let request_pipe = self.pipe.as_ref().map(|pipe| pipe.path());
         self.mailbox.send_note(&self.shard.open_note(&self.caller, request_pipe));
         if self.shard.config.calls.on_connect == Notify::Call {
-            self.busy().calls.push(Request { event: CallEvent::Connect, message: Message::empty() });
+            self.busy().calls.push(Request::new(CallEvent::Connect, Message::empty()));
         }
         if !unread.is_empty() {
             self.busy().unread = unread;
@@ -235,8 +264,9 @@ impl Connection {
             return self.close_now(CloseCode::PolicyViolation, "too many connections", now);
         }
         tracing::info!(connection = %self.caller.id, "its session has another user: the connection goes on as that user");
-        self.shard.hub.borrow_mut().change_user(self.key, user.clone());
+        self.shard.hub.borrow_mut().identify(self.key, user.clone(), self.caller.session.clone());
         self.caller = Arc::new(self.caller.as_user(user));
+        self.mailbox.change_caller(Arc::clone(&self.caller));
         // The pipe's name tells the user.
         if self.pipe.take().is_some() {
             self.pipe = self.shard.open_request_pipe(&self.caller);
@@ -329,6 +359,7 @@ impl Connection {
             Event::Pong => {}
             Event::Close { frame, answer } => {
                 let code = frame.map(|frame| frame.code.number());
+                self.close_code = self.close_code.or(code);
                 tracing::debug!(connection = %self.caller.id, code, "the browser closed");
                 self.finish_after_calls(answer, Stage::Flushing);
             }
@@ -353,7 +384,8 @@ impl Connection {
             Received::Text(text) => Message::text(text.into_owned()),
             Received::Binary(bytes) => Message::binary(bytes.into_owned()),
         };
-        let request = Request { event: CallEvent::Message, message };
+        self.shard.tell(&self.caller, || Kind::Message { message: message.clone() });
+        let request = Request::new(CallEvent::Message, message);
         if self.busy.is_some() {
             return self.busy().calls.push(request);
         }
@@ -397,11 +429,11 @@ impl Connection {
         }
         let mut taken = 0;
         while self.has_room_for_calls()
-            && let Some(message) = self.mailbox.take_request()
+            && let Some(pushed) = self.mailbox.take_request()
         {
             taken += 1;
             if self.mailbox.ending().is_none() {
-                self.busy().calls.push(Request { event: CallEvent::Push, message });
+                self.busy().calls.push(Request::pushed(pushed));
             }
         }
         taken
@@ -480,6 +512,7 @@ impl Connection {
     /// Begins the closing handshake behind what is queued already.
     fn close(&mut self, code: CloseCode, reason: &str, now: Instant) {
         if let Some(close) = self.endpoint.close(code, reason, now) {
+            self.close_code = Some(code.number());
             self.mailbox.outbox().finish(Some(bytes_of(&close)));
             self.busy = None;
             self.pipe = None;
@@ -548,6 +581,7 @@ impl Connection {
 
     fn end(&mut self, over: &Over) {
         tracing::debug!(connection = %self.caller.id, reason = %over, "connection ended");
+        self.end_reason = over.reason();
         if self.shard.config.calls.on_disconnect == Notify::Call {
             let (shard, caller) = (Rc::clone(&self.shard), Arc::clone(&self.caller));
             self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
@@ -584,7 +618,9 @@ impl Future for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.mailbox.close();
-        self.shard.hub.borrow_mut().leave(self.key);
+        let channels = self.shard.hub.borrow_mut().leave(self.key);
+        self.shard.left_channels(&self.caller, channels);
         self.shard.counters.closed();
+        self.shard.tell(&self.caller, || Kind::Closed { code: self.close_code, reason: self.end_reason });
     }
 }

@@ -3,23 +3,24 @@
 //! The driver reads the socket and decides; everybody else holds this. Nothing here waits.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wootz_hub::Outbox;
 use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
-use wootz_runner::{Gone, Message, ReplySink};
+use wootz_runner::{Caller, Gone, Message, ReplySink};
 
+use super::requests::{Pushed, Requests, Room};
 use crate::console::Note;
+use crate::events::{Happening, Kind};
 use crate::identity::News;
 use crate::listener::Stream;
-
-/// Requests that may wait in a mailbox until the driver looks: a pipe is read only while there is room for more.
-const MAX_REQUESTS: usize = 16;
+use crate::push::Tally;
+use crate::shard::Shard;
 
 /// A connection, as everybody but its driver sees it.
 #[derive(Debug)]
@@ -34,8 +35,11 @@ pub(crate) struct Mailbox {
     current_call: Cell<u64>,
     /// Calls that wait for their turn to reply, or for room.
     reply_wakers: RefCell<Vec<Waker>>,
-    #[expect(clippy::box_collection, reason = "one word while nothing waits, which is nearly always")]
-    requests: RefCell<Option<Box<VecDeque<Message>>>>,
+    /// One word while nothing waits, which is nearly always.
+    requests: RefCell<Option<Box<Requests>>>,
+    /// Who is at the other end, for those who find the connection in the hub.
+    caller: RefCell<Arc<Caller>>,
+    opened_at: Instant,
     ending: Cell<Option<Ending>>,
     timer_fired: Cell<bool>,
     news: RefCell<Option<Box<News>>>,
@@ -67,7 +71,13 @@ impl wootz_hub::Mailbox for Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) fn new(stream: Stream, kind: MailboxKind, reply_room_bytes: usize) -> Self {
+    pub(crate) fn new(
+        stream: Stream,
+        kind: MailboxKind,
+        reply_room_bytes: usize,
+        caller: Arc<Caller>,
+        now: Instant,
+    ) -> Self {
         Self {
             outbox: Outbox::default(),
             stream: RefCell::new(Some(stream)),
@@ -75,6 +85,8 @@ impl Mailbox {
             current_call: Cell::new(0),
             reply_wakers: RefCell::default(),
             requests: RefCell::default(),
+            caller: RefCell::new(caller),
+            opened_at: now,
             ending: Cell::new(None),
             timer_fired: Cell::new(false),
             news: RefCell::default(),
@@ -96,8 +108,9 @@ impl Mailbox {
 
     /// Closes the socket.
     pub(crate) fn close(&self) {
-        self.outbox.finish(None);
+        self.outbox.abandon();
         *self.stream.borrow_mut() = None;
+        *self.requests.borrow_mut() = None;
         self.wake_replies();
     }
 
@@ -168,30 +181,58 @@ impl Mailbox {
         self.news.take()
     }
 
-    /// Leaves a request for the driver. `Err` gives it back: there is no room now.
-    pub(crate) fn push_request(&self, request: Message) -> Result<(), Message> {
-        let mut requests = self.requests.borrow_mut();
-        let queue = requests.get_or_insert_default();
-        if queue.len() >= MAX_REQUESTS {
+    /// Whether nothing new reaches it any more.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get().is_some() || self.outbox.is_closed()
+    }
+
+    /// Who is at the other end now.
+    pub(crate) fn caller(&self) -> Arc<Caller> {
+        Arc::clone(&self.caller.borrow())
+    }
+
+    /// The browser is another user from now on.
+    pub(crate) fn change_caller(&self, caller: Arc<Caller>) {
+        self.caller.replace(caller);
+    }
+
+    pub(crate) fn opened_at(&self) -> Instant {
+        self.opened_at
+    }
+
+    /// Lets a push share an equal request that waits already.
+    pub(crate) fn join_waiting(&self, message: &Message, tally: Option<Arc<Tally>>) -> bool {
+        let requests = self.requests.borrow();
+        !self.is_ending() && requests.as_ref().is_some_and(|requests| requests.join(message, tally))
+    }
+
+    /// Leaves a request for the driver. `Err` gives it back: there is no room now, or the connection is about to end.
+    pub(crate) fn push_request(&self, request: Rc<Pushed>, room: Room) -> Result<(), Rc<Pushed>> {
+        if self.is_ending() && room == Room::Waiting {
             return Err(request);
         }
-        queue.push_back(request);
-        drop(requests);
+        self.requests.borrow_mut().get_or_insert_default().push(request, room)?;
         self.outbox.wake();
         Ok(())
     }
 
     pub(crate) fn has_requests(&self) -> bool {
-        self.requests.borrow().as_ref().is_some_and(|requests| !requests.is_empty())
+        self.requests.borrow().as_ref().is_some_and(|requests| requests.has_unseen())
     }
 
-    pub(crate) fn take_request(&self) -> Option<Message> {
-        let mut requests = self.requests.borrow_mut();
-        let request = requests.as_mut()?.pop_front();
-        if request.is_none() {
-            *requests = None;
+    pub(crate) fn take_request(&self) -> Option<Rc<Pushed>> {
+        self.requests.borrow_mut().as_mut()?.take_unseen()
+    }
+
+    /// A request runs, or never will.
+    pub(crate) fn forget_request(&self, request: &Rc<Pushed>) {
+        let mut slot = self.requests.borrow_mut();
+        if let Some(requests) = slot.as_mut() {
+            requests.forget(request);
+            if requests.is_empty() {
+                *slot = None;
+            }
         }
-        request
     }
 
     /// The call whose replies may leave.
@@ -264,6 +305,7 @@ pub(crate) fn encode(message: &Message) -> Bytes {
 ///
 /// One message may be held back, so that a call whose only reply has to wait for the reader need not wait itself.
 pub(crate) struct CallReplies {
+    shard: Rc<Shard>,
     mailbox: Rc<Mailbox>,
     sequence: u64,
     event: wootz_runner::CallEvent,
@@ -274,8 +316,15 @@ pub(crate) struct CallReplies {
 }
 
 impl CallReplies {
-    pub(crate) fn new(mailbox: Rc<Mailbox>, sequence: u64, event: wootz_runner::CallEvent, asked: Instant) -> Rc<Self> {
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        mailbox: Rc<Mailbox>,
+        sequence: u64,
+        event: wootz_runner::CallEvent,
+        asked: Instant,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            shard,
             mailbox,
             sequence,
             event,
@@ -334,6 +383,10 @@ impl CallReplies {
             let (event, waited, ran) = (self.event, self.waited.get(), self.ran());
             self.mailbox.send_note(&Note::Reply { event, waited, ran });
         }
+        self.shard.pusher.events.emit(|| {
+            let caller = self.mailbox.caller();
+            Happening::new(Some(caller.id), caller.user.clone(), Kind::Reply { message: message.clone() })
+        });
         self.mailbox.send(message);
     }
 }

@@ -3,7 +3,9 @@
 mod calls;
 mod driver;
 mod mailbox;
+mod requests;
 
 pub(crate) use calls::{CountedCall, log_failure};
 pub(crate) use driver::{Connection, Opened};
 pub(crate) use mailbox::{Ending, Mailbox, MailboxKind, encode};
+pub(crate) use requests::{Pushed, Room};

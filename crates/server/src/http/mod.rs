@@ -103,8 +103,8 @@ pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
         () = shard.until_ending() => Err(unavailable("the server shuts down")),
     };
     match settled {
-        Ok(Settled { caller, kind, expires, watched, place, response, unread }) => {
-            shard.open(Opened { stream, caller, kind, place, response, unread, expires, watched });
+        Ok(Settled { caller, kind, expires, watched, channels, place, response, unread }) => {
+            shard.open(Opened { stream, caller, kind, place, response, unread, expires, watched, channels });
         }
         Err(NoUpgrade::Gone) => {}
         // A flood of them would be one of the log's: it has been told once.
@@ -133,6 +133,7 @@ struct Settled {
     kind: MailboxKind,
     expires: Option<Instant>,
     watched: Option<Box<Watched>>,
+    channels: Vec<Arc<str>>,
     place: Place,
     response: Bytes,
     unread: Vec<u8>,
@@ -150,8 +151,9 @@ async fn settle(shard: &Rc<Shard>, stream: &mut Stream, sender: &mut Sender) -> 
     place.take_for(identity.user.as_ref()).map_err(|no_room| full(shard, no_room))?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
     let (expires, watched) = (identity.expires, identity.watched.take());
+    let (channels, kind, unread) = (std::mem::take(&mut identity.channels), upgrade.kind, head.rest().to_vec());
     let caller = Arc::new(caller.with_identity(identity));
-    Ok(Settled { caller, kind: upgrade.kind, expires, watched, place, response, unread: head.rest().to_vec() })
+    Ok(Settled { caller, kind, expires, watched, channels, place, response, unread })
 }
 
 /// The request's head, within `limits.handshake_timeout`, or until too many younger ones wait for theirs.

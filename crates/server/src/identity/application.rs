@@ -1,6 +1,6 @@
 //! `provider = "application"`: a call with `WOOTZ_EVENT=validate` says who a browser is.
 //!
-//! It prints the user's id, or JSON (`{"user": "42", "expires": 3600}`), or nothing for a guest. An exit status that is not 0, or
+//! It prints the user's id, or JSON (`{"user": "42", "channels": ["news"], "expires": 3600}`), or nothing for a guest. An exit status that is not 0, or
 //! status 401 or 403, refuses the browser. Anything unclear lets nobody in.
 
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use wootz_runner::{ApplicationFault, Call, CallError, CallEvent, Caller, Gone, M
 
 use super::{Identity, NoIdentity, user};
 use crate::connection::{CountedCall, log_failure};
+use crate::push::channels;
 use crate::shard::Shard;
 
 /// An answer that says who somebody is need not be longer.
@@ -26,9 +27,10 @@ pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identi
         NoIdentity::Unsettled(format!("the application could not be asked who it is: {busy}"))
     })?;
     let connection = caller.id;
-    let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode: shard.config.calls.message };
     let answer = Rc::new(Answer::default());
-    let counted = CountedCall::new(shard, turn.waited(), Instant::now());
+    let counted = CountedCall::new(shard, &caller, CallEvent::Validate, turn.waited(), Instant::now());
+    let mode = shard.config.calls.message;
+    let call = Call { event: CallEvent::Validate, message: Message::empty(), caller, mode, capability: None };
     let result = shard.application.call_dyn(call, &mut Replies::new(Rc::clone(&answer) as Rc<dyn ReplySink>)).await;
     drop(turn);
     counted.end(&result);
@@ -79,6 +81,8 @@ struct AnswerJson {
     #[serde(default)]
     user: Option<UserJson>,
     #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
     expires: Option<f64>,
 }
 
@@ -96,12 +100,12 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
     }
     let answer = std::str::from_utf8(answer).map_err(|_| "the answer is not UTF-8".to_owned())?.trim();
     if !answer.starts_with('{') {
-        return Ok(Identity { user: user(answer)?, session: None, expires: None, watched: None });
+        return Ok(Identity { user: user(answer)?, ..Identity::GUEST });
     }
     // The parser's message would quote the answer, which is nobody's but the application's.
     let json: AnswerJson = serde_json::from_str(answer).map_err(|error| {
         format!(
-            "the answer is not {{\"user\": \"...\", \"expires\": seconds}} (line {}, column {})",
+            "the answer is not {{\"user\": \"...\", \"channels\": [...], \"expires\": seconds}} (line {}, column {})",
             error.line(),
             error.column()
         )
@@ -120,7 +124,9 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
             now.checked_add(lifetime)
         }
     };
-    Ok(Identity { user: user(id.trim())?, session: None, expires, watched: None })
+    let channels = json.channels.iter().map(|name| channels::name(name)).collect::<Result<_, _>>();
+    let channels = channels.map_err(|why| why.to_string())?;
+    Ok(Identity { user: user(id.trim())?, expires, channels, ..Identity::GUEST })
 }
 
 #[cfg(test)]
@@ -149,12 +155,20 @@ mod tests {
     }
 
     #[test]
+    fn channels_of_the_answer_are_joined_when_the_connection_opens() {
+        let identity = parse(b"{\"user\":\"1\",\"channels\":[\"news\",\"a b\"]}", Instant::now()).expect("an identity");
+        assert_eq!(identity.channels, ["news".into(), "a b".into()] as [Arc<str>; 2]);
+    }
+
+    #[test]
     fn whatever_is_unclear_is_nobody() {
         let long = "x".repeat(MAX_USER_BYTES + 1);
-        let cases: [&[u8]; 8] = [
+        let cases: [&[u8]; 10] = [
             b"<br>\nWarning: something\n42",
             b"{\"user\": \"1\", \"admin\": true}",
             b"{\"user\": {}}",
+            b"{\"user\": \"1\", \"channels\": [\"\"]}",
+            b"{\"user\": \"1\", \"channels\": \"news\"}",
             b"{\"user\": \"1\"",
             b"{\"user\": \"1\", \"expires\": -1}",
             b"\xff\xfe",

@@ -31,10 +31,13 @@ pub(crate) struct Identity {
     pub(crate) expires: Option<Instant>,
     /// What is looked at again while the connection is open.
     pub(crate) watched: Option<Box<Watched>>,
+    /// Channels that its connection is in from the beginning.
+    pub(crate) channels: Vec<Arc<str>>,
 }
 
 impl Identity {
-    pub(crate) const GUEST: Self = Self { user: None, session: None, expires: None, watched: None };
+    pub(crate) const GUEST: Self =
+        Self { user: None, session: None, expires: None, watched: None, channels: Vec::new() };
 }
 
 /// Why a browser is not let in. The texts are for the log.

@@ -116,7 +116,7 @@ impl Sessions {
             let due = Instant::now() + first_recheck(every, &session);
             Box::new(Watched { session, version: record.version, address, due })
         });
-        Ok(Identity { user: found.user, session: Some(shared), expires: None, watched })
+        Ok(Identity { user: found.user, session: Some(shared), watched, ..Identity::GUEST })
     }
 
     fn find(&self, record: &Record) -> Result<Found, String> {

@@ -44,6 +44,12 @@ pub enum ListenError {
         /// The wanted address.
         address: SocketAddr,
     },
+    /// Somebody else listens where the operator's API is to be served.
+    #[error("control.http_address {address} is in use; stop what listens there, or name another address")]
+    DoorInUse {
+        /// The wanted address.
+        address: SocketAddr,
+    },
     /// The wanted port and the hundred after it are taken.
     #[error("{address} and the {PORTS_TO_TRY} ports after it are in use")]
     NoFreePort {

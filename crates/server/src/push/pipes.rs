@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::mpsc;
 use wootz_hub::Target;
-use wootz_runner::ConnectionId;
+use wootz_runner::{ConnectionId, Message};
 
-use super::command::{self, Command, broadcast, message_of};
+use super::command::{Command, message_of, request_from_pipe};
 use super::fifo::{Directory, Fifo, FifoError};
+use super::pusher::Pusher;
 use super::records::{Record, Records};
-use crate::shard::{Shard, ShardCommand};
+use crate::shard::Shard;
 
 /// A record that has begun and got no further byte for so long is dropped: its writer died, or forgot the end.
 const UNFINISHED_FOR: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl GlobalPipe {
     ///
     /// # Cancel safety
     /// A record that was read and not yet given to every shard is lost for the others.
-    pub(crate) async fn run(mut self, shards: Vec<mpsc::Sender<ShardCommand>>) {
+    pub(crate) async fn run(mut self, pusher: Pusher) {
         loop {
             let record = match self.source.stale_at() {
                 None => self.next_record().await,
@@ -115,7 +115,7 @@ impl GlobalPipe {
                     }
                 },
             };
-            broadcast(&shards, Command::Publish { to: Target::All, message: message_of(record) }).await;
+            pusher.push_unasked(Command::Publish { to: Target::All, message: message_of(record) }).await;
         }
     }
 
@@ -129,7 +129,7 @@ impl GlobalPipe {
 pub(crate) struct RequestPipe {
     source: Source,
     /// A record that its connection had no room for.
-    held: Option<Command>,
+    held: Option<Message>,
 }
 
 impl RequestPipe {
@@ -144,15 +144,15 @@ impl RequestPipe {
     /// Takes records as long as the connection has room for requests.
     pub(crate) fn poll(&mut self, shard: &Shard, connection: ConnectionId, context: &mut Context<'_>) {
         loop {
-            let command = match self.held.take() {
-                Some(command) => command,
+            let message = match self.held.take() {
+                Some(message) => message,
                 None => match self.source.poll_record(context) {
-                    Poll::Ready(record) => Command::Request { connection: connection.0, message: message_of(record) },
+                    Poll::Ready(record) => message_of(record),
                     Poll::Pending => return,
                 },
             };
-            if let Err(message) = command::execute(shard, &command.into_delivery()) {
-                self.held = Some(Command::Request { connection: connection.0, message });
+            if let Err(message) = request_from_pipe(shard, connection.0, message) {
+                self.held = Some(message);
                 return;
             }
         }

@@ -1,0 +1,140 @@
+//! Gives commands to all shards, in the order in which each door brings them.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::channels::ChannelNames;
+use super::command::{Command, Delivery, Runs, Wait, What};
+use super::once::OnceCalls;
+use super::receipt::{Completeness, Outcome, Tally};
+use crate::events::{Events, Happening, Kind};
+use crate::shard::{Errand, Shard, ShardCommand};
+
+/// A shard that takes nothing for so long is stuck.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reaches all shards, from any thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Pusher {
+    shards: Arc<[mpsc::Sender<ShardCommand>]>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) once: Arc<OnceCalls>,
+    pub(crate) names: Arc<ChannelNames>,
+}
+
+/// Why a push has no receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PushError {
+    #[error("the server has not taken the push for {} s, and nothing was sent; try again", DEADLINE.as_secs())]
+    Busy,
+    #[error("the push was taken, but the server has not said for {} s what became of it", DEADLINE.as_secs())]
+    Unanswered,
+}
+
+impl Pusher {
+    pub(crate) fn new(shards: Arc<[mpsc::Sender<ShardCommand>]>) -> Self {
+        Self { shards, events: Arc::default(), once: Arc::default(), names: Arc::default() }
+    }
+
+    /// Pushes, and waits for the receipt: at most `patience` for what is to be written, and then tells how far it is.
+    ///
+    /// # Cancel safety
+    /// A push that has begun is done to its end.
+    pub(crate) async fn push(&self, command: Command, wait: Wait, patience: Duration) -> Result<Outcome, PushError> {
+        let happening = self.happening(&command);
+        let (tally, awaited) = Tally::new();
+        let delivery = command.into_delivery(Some(tally), wait);
+        tokio::time::timeout(DEADLINE, self.give(delivery)).await.map_err(|_elapsed| PushError::Busy)?;
+        let outcome = match wait {
+            Wait::UntilQueued => awaited.outcome(DEADLINE).await,
+            Wait::UntilWritten => awaited.outcome(patience).await,
+        };
+        if let Some((events, happening)) = happening {
+            events.emit(|| happening.with_receipt(outcome.receipt));
+        }
+        if wait == Wait::UntilQueued && outcome.completeness == Completeness::SoFar {
+            return Err(PushError::Unanswered);
+        }
+        Ok(outcome)
+    }
+
+    /// Pushes, and waits where a shard is behind: whoever pushes faster than the shards deliver has to wait.
+    pub(crate) async fn push_unasked(&self, command: Command) {
+        let happening = self.happening(&command);
+        self.give(command.into_delivery(None, Wait::UntilQueued)).await;
+        if let Some((events, happening)) = happening {
+            events.emit(|| happening);
+        }
+    }
+
+    /// The rest of a request that was run once: output for one user's connections.
+    pub(super) async fn give_output(&self, what: What) {
+        self.give(Delivery { what, tally: None, wait: Wait::UntilQueued }).await;
+    }
+
+    /// Either all shards get it or none. Shards that have ended are passed over.
+    async fn give(&self, delivery: Delivery) {
+        let mut permits = Vec::with_capacity(self.shards.len());
+        for shard in &*self.shards {
+            permits.extend(shard.reserve().await.ok());
+        }
+        let delivery = Arc::new(delivery);
+        for permit in permits {
+            permit.send(ShardCommand::Deliver(Arc::clone(&delivery)));
+        }
+    }
+
+    /// Does something on every shard in turn, and gives what came of it. A shard that has ended, or is stuck, gives nothing.
+    ///
+    /// # Cancel safety
+    /// What was begun on a shard is done to its end.
+    pub(crate) async fn ask<R: Send + 'static>(
+        &self,
+        errand: impl Fn(&Rc<Shard>) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let mut answers = Vec::with_capacity(self.shards.len());
+        for shard in 0..self.shards.len() {
+            let errand = errand.clone();
+            answers.extend(self.ask_one(shard, move |shard| errand(shard)).await);
+        }
+        answers
+    }
+
+    /// The same on one of [`Pusher::shards`].
+    pub(crate) async fn ask_one<R: Send + 'static>(
+        &self,
+        shard: usize,
+        errand: impl FnOnce(&Rc<Shard>) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (answer, answered) = oneshot::channel();
+        let errand: Errand = Box::new(move |shard| {
+            // Whoever asked may have gone.
+            let _ = answer.send(errand(shard));
+        });
+        let asked = async {
+            self.shards[shard].send(ShardCommand::Run(errand)).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(DEADLINE, asked).await.ok().flatten()
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    fn happening(&self, command: &Command) -> Option<(&Events, Happening)> {
+        if !self.events.is_watched() {
+            return None;
+        }
+        let (to, message, request, once) = match command {
+            Command::Publish { to, message } => (to, message, false, false),
+            Command::Request { to, message, runs } => (to, message, true, *runs == Runs::PerUser),
+        };
+        let (to, message) = (to.clone(), message.clone());
+        Some((&self.events, Happening::new(None, None, Kind::Push { to, message, request, once, receipt: None })))
+    }
+}
