@@ -75,7 +75,7 @@ pub(crate) struct Connection {
     armed: Option<Instant>,
     /// What operators who listen are told at the end.
     close_code: Option<u16>,
-    end_reason: &'static str,
+    end: EndReason,
 }
 
 /// What a connection owns only while it has something to do.
@@ -128,15 +128,39 @@ enum Over {
     Io(#[from] io::Error),
 }
 
-impl Over {
+/// The same in one byte, which a connection keeps for the moment when it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndReason {
+    Server,
+    Closed,
+    Vanished,
+    CloseTimedOut,
+    WriteStalled,
+    Network,
+}
+
+impl From<&Over> for EndReason {
+    fn from(over: &Over) -> Self {
+        match over {
+            Over::Closed => Self::Closed,
+            Over::Vanished => Self::Vanished,
+            Over::CloseTimedOut => Self::CloseTimedOut,
+            Over::WriteStalled => Self::WriteStalled,
+            Over::Io(_) => Self::Network,
+        }
+    }
+}
+
+impl EndReason {
     /// In a few words, without what the system said.
-    fn reason(&self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
+            Self::Server => "the server ended it",
             Self::Closed => "closed",
             Self::Vanished => "the browser went without a Close",
             Self::CloseTimedOut => "the closing handshake took too long",
             Self::WriteStalled => "too slow a reader",
-            Self::Io(_) => "the network failed",
+            Self::Network => "the network failed",
         }
     }
 }
@@ -151,7 +175,8 @@ impl Connection {
     pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
         let caller = opened.caller;
         let reply_room_bytes = shard.config.limits.outbox_bytes;
-        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, reply_room_bytes, Arc::clone(&caller), now));
+        let mailbox =
+            Rc::new(Mailbox::new(opened.stream, opened.kind, reply_room_bytes, Arc::clone(&caller), shard.seconds()));
         mailbox.outbox().push_control(opened.response);
         let (user, session) = (caller.user.clone(), caller.session.clone());
         let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
@@ -177,7 +202,7 @@ impl Connection {
             blocked_since: None,
             armed: None,
             close_code: None,
-            end_reason: "the server ended it",
+            end: EndReason::Server,
         };
         connection.greet(opened.unread);
         connection
@@ -581,7 +606,7 @@ impl Connection {
 
     fn end(&mut self, over: &Over) {
         tracing::debug!(connection = %self.caller.id, reason = %over, "connection ended");
-        self.end_reason = over.reason();
+        self.end = over.into();
         if self.shard.config.calls.on_disconnect == Notify::Call {
             let (shard, caller) = (Rc::clone(&self.shard), Arc::clone(&self.caller));
             self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
@@ -621,6 +646,6 @@ impl Drop for Connection {
         let channels = self.shard.hub.borrow_mut().leave(self.key);
         self.shard.left_channels(&self.caller, channels);
         self.shard.counters.closed();
-        self.shard.tell(&self.caller, || Kind::Closed { code: self.close_code, reason: self.end_reason });
+        self.shard.tell(&self.caller, || Kind::Closed { code: self.close_code, reason: self.end.as_str() });
     }
 }
