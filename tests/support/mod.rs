@@ -9,6 +9,7 @@ pub mod client;
 pub mod daemon;
 mod log;
 pub mod process;
+pub mod proxies;
 pub mod raw;
 mod server;
 mod setup;

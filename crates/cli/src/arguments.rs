@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, PathBufValueParser};
+use clap::builder::{OsStringValueParser, PathBufValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::commands::proxy::{FORMS, NAMES};
 use crate::settings::{Dev, FileChoice, FlagValue, Override, Sources, TABLE, help_list};
 
 /// The whole command line.
@@ -21,6 +22,7 @@ pub(crate) fn command() -> Command {
         .subcommand(status())
         .subcommand(check())
         .subcommand(config())
+        .subcommand(proxy())
 }
 
 fn serve() -> Command {
@@ -62,14 +64,36 @@ fn config() -> Command {
         .args(setting_arguments())
 }
 
+fn proxy() -> Command {
+    Command::new("proxy")
+        .about("Print the lines that a web server needs to pass WebSockets on to this configuration")
+        .arg(
+            Arg::new("name")
+                .value_name("NAME")
+                .value_parser(PossibleValuesParser::new(NAMES))
+                .help("Whose lines; without it, all are listed"),
+        )
+        .arg(
+            Arg::new("for")
+                .long("for")
+                .value_name("FORM")
+                .value_parser(PossibleValuesParser::new(FORMS))
+                .help("Which form of apache's; the first is the default"),
+        )
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("ADDR")
+                .help("host:port or unix:/path at which the proxy reaches wootz, where it is not listen.address"),
+        )
+        .arg(file_argument())
+        .arg(named("listen.address").expect("the address has a flag"))
+        .arg(set_argument())
+}
+
 /// What every command takes that reads the settings as `serve` does.
 fn setting_arguments() -> Vec<Arg> {
     let own = TABLE.iter().filter_map(|row| named(row.key));
-    let set = Arg::new("set")
-        .long("set")
-        .value_name("KEY=VALUE")
-        .action(ArgAction::Append)
-        .help("Set any setting of the file; may be repeated");
     let command = Arg::new("command")
         .value_name("COMMAND")
         .num_args(1..)
@@ -77,7 +101,15 @@ fn setting_arguments() -> Vec<Arg> {
         .value_parser(OsStringValueParser::new())
         .help("Program that runs for each message, with its arguments");
     let dev = flag("dev", "For development: the console page on GET /, failures told to the browser, log.level debug");
-    [file_argument(), dev].into_iter().chain(own).chain([set, command]).collect()
+    [file_argument(), dev].into_iter().chain(own).chain([set_argument(), command]).collect()
+}
+
+fn set_argument() -> Arg {
+    Arg::new("set")
+        .long("set")
+        .value_name("KEY=VALUE")
+        .action(ArgAction::Append)
+        .help("Set any setting of the file; may be repeated")
 }
 
 fn file_argument() -> Arg {

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+pub(crate) mod proxy;
 mod serve;
 mod status;
 
@@ -22,6 +23,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("check", arguments)) => check::run(arguments),
         Some(("config", arguments)) => config::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
+        Some(("proxy", arguments)) => proxy::run(arguments),
         Some(_) | None => unreachable!("the command line accepts no other command"),
     }
 }
