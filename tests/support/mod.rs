@@ -5,6 +5,7 @@
 // Every test file is a program of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+pub mod certificates;
 pub mod client;
 pub mod daemon;
 mod log;

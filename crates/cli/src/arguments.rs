@@ -23,6 +23,7 @@ pub(crate) fn command() -> Command {
         .subcommand(check())
         .subcommand(config())
         .subcommand(proxy())
+        .subcommand(doctor())
 }
 
 fn serve() -> Command {
@@ -89,6 +90,33 @@ fn proxy() -> Command {
         .arg(file_argument())
         .arg(named("listen.address").expect("the address has a flag"))
         .arg(set_argument())
+}
+
+fn doctor() -> Command {
+    let text = |name, value, help| Arg::new(name).long(name).value_name(value).help(help);
+    let seconds = |name, help| text(name, "SECONDS", help).value_parser(clap::value_parser!(u64).range(1..=86_400));
+    Command::new("doctor")
+        .about("Connect through the public URL, and say which hop breaks, who is to blame, and what to change")
+        .arg(
+            Arg::new("url")
+                .value_name("URL")
+                .required(true)
+                .help("What the page connects to: wss://, ws://, https:// or http://"),
+        )
+        .arg(text("cookie", "COOKIE", "Send this field Cookie: NAME=VALUE; NAME=VALUE"))
+        .arg(text("origin", "ORIGIN", "The page's origin, where it is not the URL's own"))
+        .arg(text("message", "TEXT", "Send this message and show its reply, in place of the text ping"))
+        .arg(seconds("idle", "Then be silent for so long, and see whether the connection lasts"))
+        .arg(text("direct", "URL", "Go to wootz itself too, past the proxy, and compare: ws://127.0.0.1:8888/"))
+        .arg(
+            text("ca", "FILE", "Believe the authorities in this file, and not this machine's (PEM)")
+                .value_parser(PathBufValueParser::new()),
+        )
+        .arg(flag("insecure", "Go on in spite of a bad certificate; it is told all the same"))
+        .arg(seconds("timeout", "How long each answer may take").default_value("10"))
+        .arg(flag("json", "Print the same as JSON"))
+        .arg(file_argument())
+        .arg(named("control.socket").expect("the control socket has a flag"))
 }
 
 /// What every command takes that reads the settings as `serve` does.

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod doctor;
 pub(crate) mod proxy;
 mod serve;
 mod status;
@@ -24,6 +25,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("config", arguments)) => config::run(arguments),
         Some(("status", arguments)) => status::run(arguments),
         Some(("proxy", arguments)) => proxy::run(arguments),
+        Some(("doctor", arguments)) => doctor::run(arguments),
         Some(_) | None => unreachable!("the command line accepts no other command"),
     }
 }

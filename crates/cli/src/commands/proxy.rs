@@ -64,7 +64,7 @@ fn proxy(name: &str, form: Option<&str>, problems: &mut Problems) -> Option<Prox
         }),
         "nginx" => Proxy::Nginx,
         "caddy" => Proxy::Caddy,
-        "haproxy" => Proxy::HaProxy,
+        "haproxy" => Proxy::Haproxy,
         other => unreachable!("the command line takes no proxy {other}"),
     };
     if form.is_some() && !matches!(proxy, Proxy::Apache(_)) {

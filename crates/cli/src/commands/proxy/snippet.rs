@@ -22,7 +22,7 @@ pub(super) enum Proxy {
     Apache(Form),
     Nginx,
     Caddy,
-    HaProxy,
+    Haproxy,
 }
 
 /// Ways of Apache to the same end.
@@ -53,7 +53,7 @@ impl fmt::Display for Snippet<'_> {
             Proxy::Apache(form) => self.apache(form, f),
             Proxy::Nginx => self.nginx(f),
             Proxy::Caddy => self.caddy(f),
-            Proxy::HaProxy => self.haproxy(f),
+            Proxy::Haproxy => self.haproxy(f),
         }
     }
 }
