@@ -224,3 +224,44 @@ fn pages_of_a_whole_site_stay_where_they_are() {
         leaves_pages_alone(proxy.address());
     }
 }
+
+#[test]
+fn snippet_is_all_that_is_printed_and_what_can_be_no_snippet_is_refused() {
+    let wootz = wootz("25s", "/");
+    let output = wootz.run(&["proxy"]);
+    let list = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        output.status.success() && ["apache", "nginx", "caddy", "haproxy"].iter().all(|name| list.contains(name)),
+        "{list}"
+    );
+
+    let text = |arguments: &[&str]| {
+        let output = wootz.run(&[&["proxy", "nginx", "--listen", "0.0.0.0:8888"], arguments].concat());
+        assert!(output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(
+        text(&[]).contains("proxy_pass http://127.0.0.1:8888;"),
+        "what listens everywhere is reached on this machine"
+    );
+    assert!(text(&[]).contains("# wootz pings every 25 s, so idle ones stay."));
+    assert!(
+        text(&["--set", "limits.ping_interval=2m"]).contains("# limits.ping_interval, 120 s, has to be below that.")
+    );
+    assert!(text(&["--set", "limits.ping_interval=0"]).contains("# limits.ping_interval is 0, so idle ones are cut."));
+    assert!(text(&["--to", "10.0.0.5:80"]).contains("with the address that nginx connects from"));
+
+    for (arguments, why) in [
+        (&["unknown"][..], "[possible values: apache, nginx, caddy, haproxy]"),
+        (&["nginx", "--for", "htaccess"], "--for: nginx has one form only"),
+        (&["apache", "--for", "unknown"], "[possible values: htaccess, proxypass, wstunnel]"),
+        (&["nginx", "--listen", "127.0.0.1:0"], "--listen: listen.address takes any free port"),
+        (&["nginx", "--to", "unix:relative"], "--to: is host:port or unix:/path"),
+        (&["nginx", "--listen", "127.0.0.1:80", "--set", "listen.path=/a b"], "--set: listen.path "),
+    ] {
+        let output = wootz.run(&[&["proxy"], arguments].concat());
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}");
+        assert!(told.contains(why), "{arguments:?}: {told}");
+    }
+}

@@ -23,6 +23,19 @@ pub struct ServerCertificate {
     pub chain: PathBuf,
 }
 
+/// When a certificate is valid.
+#[derive(Clone, Copy)]
+pub enum Validity {
+    /// From now on for 30 days.
+    Now,
+    /// In January 2020.
+    Until2020,
+}
+
+/// What `openssl ca` needs besides: the only command that signs for times that have passed.
+const CA: &str = "[ca]\ndefault_ca = it\n[it]\ndatabase = index.txt\nnew_certs_dir = .\nrand_serial = yes\ndefault_md = sha256\n\
+                  policy = any\n[any]\ncommonName = supplied\n";
+
 impl Authority {
     /// "NAME Root" and "NAME Intermediate".
     pub fn new(name: &str) -> Self {
@@ -44,7 +57,7 @@ impl Authority {
             "-days",
             "30",
         ]);
-        authority.sign("intermediate", "root", "authority.ext", "30");
+        authority.sign("intermediate", "root", "authority.ext", Validity::Now);
         authority
     }
 
@@ -53,12 +66,12 @@ impl Authority {
         self.path("root.pem")
     }
 
-    /// A certificate for a name, signed by the intermediate authority and valid for so many days from now, also negative.
-    pub fn server(&self, name: &str, days: i32) -> ServerCertificate {
+    /// A certificate for a name, signed by the intermediate authority.
+    pub fn server(&self, name: &str, validity: Validity) -> ServerCertificate {
         self.key("server");
         self.request("server", &format!("/CN={name}"));
         fs::write(self.path("server.ext"), format!("subjectAltName=DNS:{name}\n")).expect("a file");
-        self.sign("server", "intermediate", "server.ext", &days.to_string());
+        self.sign("server", "intermediate", "server.ext", validity);
         let both = ["server.pem", "intermediate.pem"].map(|file| fs::read_to_string(self.path(file)).expect("made"));
         fs::write(self.path("chain.pem"), both.concat()).expect("a file");
         ServerCertificate {
@@ -108,26 +121,33 @@ impl Authority {
         self.openssl(&["req", "-new", "-key", &key, "-out", &request, "-subj", subject]);
     }
 
-    fn sign(&self, name: &str, by: &str, extensions: &str, days: &str) {
+    fn sign(&self, name: &str, by: &str, extensions: &str, validity: Validity) {
+        fs::write(self.path("ca.conf"), CA).expect("a file");
+        fs::write(self.path("index.txt"), "").expect("a file");
         let (request, certificate) = (format!("{name}.csr"), format!("{name}.pem"));
         let (issuer, key) = (format!("{by}.pem"), format!("{by}.key"));
-        self.openssl(&[
-            "x509",
-            "-req",
+        let dates: &[&str] = match validity {
+            Validity::Now => &["-days", "30"],
+            Validity::Until2020 => &["-startdate", "20200101000000Z", "-enddate", "20200201000000Z"],
+        };
+        let always = [
+            "ca",
+            "-batch",
+            "-notext",
+            "-config",
+            "ca.conf",
             "-in",
             &request,
-            "-CA",
-            &issuer,
-            "-CAkey",
-            &key,
-            "-CAcreateserial",
             "-out",
             &certificate,
-            "-days",
-            days,
+            "-cert",
+            &issuer,
+            "-keyfile",
+            &key,
             "-extfile",
             extensions,
-        ]);
+        ];
+        self.openssl(&[&always[..], dates].concat());
     }
 
     fn openssl(&self, arguments: &[&str]) {

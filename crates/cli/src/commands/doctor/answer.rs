@@ -10,7 +10,7 @@ use super::transport::{Received, Stream};
 const MOST_BYTES: usize = 16 * 1024;
 
 /// How long the rest of an answer is waited for, once its head is here.
-const BODY_PATIENCE: Duration = Duration::from_secs(1);
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,6 +94,9 @@ impl Answer {
 
     fn is_whole(bytes: &[u8]) -> bool {
         let Some(answer) = Self::parse(bytes) else { return false };
+        if answer.field("transfer-encoding").is_some() {
+            return answer.body.ends_with("0\r\n\r\n");
+        }
         let length = answer.field("content-length").and_then(|length| length.parse().ok());
         length.is_some_and(|length: usize| answer.body.len() >= length)
     }
@@ -137,7 +140,9 @@ impl Answer {
     /// Whether it says that TLS is expected here.
     pub(super) fn asks_for_tls(&self) -> bool {
         let body = self.body.to_ascii_lowercase();
-        self.status == 400 && body.contains("plain http") && (body.contains("https") || body.contains("ssl"))
+        let words: [&[&str]; 3] =
+            [&["plain http", "https"], &["plain http", "ssl"], &["http request to an https server"]];
+        self.status == 400 && words.iter().any(|words| words.iter().all(|word| body.contains(word)))
     }
 
     /// What wootz says in it; `None` where it is somebody else's.
@@ -186,6 +191,7 @@ mod tests {
         for body in [
             "<center>The plain HTTP request was sent to HTTPS port</center>",
             "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
+            "Client sent an HTTP request to an HTTPS server.\n",
         ] {
             assert!(answer(&format!("HTTP/1.1 400 Bad Request\r\n\r\n{body}")).asks_for_tls(), "{body}");
         }

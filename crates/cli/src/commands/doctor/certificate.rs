@@ -48,6 +48,11 @@ impl Certificate {
         self.issuer.der == self.subject.der
     }
 
+    /// The day on which it ends.
+    pub(super) fn end(&self) -> String {
+        date(self.not_after)
+    }
+
     /// Whole days that it is still valid; negative after its end.
     pub(super) fn days_left(&self) -> i64 {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -160,6 +160,9 @@ impl Visit<'_> {
             rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
                 Fault::Expired { date: seconds(not_after) }
             }
+            rustls::Error::InvalidCertificate(CertificateError::Expired) => {
+                Fault::Expired { date: own.map_or_else(|| "an unknown day".to_owned(), |own| own.end()) }
+            }
             rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }) => {
                 Fault::NotYetValid { date: seconds(not_before) }
             }
@@ -254,14 +257,15 @@ impl Visit<'_> {
         if let Some(said) = answer.said_by_wootz() {
             return self.of_wootz(said, answer.proxy());
         }
-        if self.target.scheme == Scheme::Plain && answer.asks_for_tls() {
+        let plain = self.target.scheme == Scheme::Plain;
+        if plain && (answer.asks_for_tls() || (answer.status == 400 && self.is_tls_port(address))) {
             return Fault::TlsPort { address };
         }
         let answer = answer.clone();
         match (answer.status, answer.field("location")) {
             (300..=399, Some(location)) => {
                 let location = location.to_owned();
-                if self.target.scheme == Scheme::Plain && location.starts_with("https://") {
+                if plain && location.starts_with("https://") {
                     Fault::HttpForHttps { location }
                 } else {
                     Fault::Redirected { location, status: answer.status }

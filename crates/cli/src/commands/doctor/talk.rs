@@ -29,7 +29,7 @@ pub(super) enum Handshake {
 }
 
 /// How long what was held back may take, once the sending has ended.
-const AFTERTHOUGHT: Duration = Duration::from_secs(2);
+const AFTERTHOUGHT: Duration = Duration::from_secs(5);
 
 /// Sends the handshake and waits for its answer.
 pub(super) fn handshake(mut stream: Stream, opening: &Opening<'_>, request: &[u8], patience: Duration) -> Handshake {
