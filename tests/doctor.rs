@@ -321,6 +321,12 @@ fn back_end_that_is_down_is_told_by_every_proxy() {
         assert!(report["notes"][0].as_str().is_some_and(|note| note.contains("no wootz runs")), "{report}");
     }
     broken(here, &ws(nobody), &[], "nobody-listens");
+
+    // Where one runs here, it is told where it listens, to be compared with the rule.
+    let wootz = echo();
+    let report = broken(wootz.directory(), &ws(proxies[0].address()), &[], "backend-down");
+    let listens = format!("(process {}) and listens on {}.", wootz.pid(), wootz.address());
+    assert!(report["notes"][0].as_str().is_some_and(|note| note.contains(&listens)), "{report}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use clap::ArgMatches;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
 
 use self::examine::{Visit, Visited};
 use self::fault::Fault;
@@ -145,11 +146,21 @@ fn look_around(matches: &ArgMatches, report: &mut Report) {
         Some(local @ Local { pid, files: Some((used, limit)) }) if local.is_out_of_files() => {
             report.fault = Some(Fault::OpenFiles { pid, used, limit });
         }
-        Some(Local { pid, .. }) => {
-            report.note(format!("on this machine a wootz runs (process {pid}, {}).", socket.display()))
-        }
+        Some(Local { pid, .. }) => report.note(match listening(&socket) {
+            Ok(listening) => format!("on this machine a wootz runs (process {pid}) and listens on {listening}."),
+            Err(error) => format!("on this machine a wootz runs (process {pid}), but {error:#}."),
+        }),
         None => report.note(format!("on this machine no wootz runs (none at {}).", socket.display())),
     }
+}
+
+/// Where the server at this socket listens.
+fn listening(socket: &Path) -> anyhow::Result<String> {
+    let status: Value = serde_json::from_str(&super::status::fetch(socket)?).context("it speaks no JSON")?;
+    Ok(match &status["listen"] {
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+        one => one.as_str().unwrap_or_default().to_owned(),
+    })
 }
 
 /// Goes to wootz itself too, without what is before it, and says what the difference means.

@@ -5,7 +5,7 @@
 
 mod snippet;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::ArgMatches;
@@ -74,29 +74,38 @@ fn proxy(name: &str, form: Option<&str>, problems: &mut Problems) -> Option<Prox
     Some(proxy)
 }
 
-/// What the proxy connects to: the address that was named, else the one that wootz listens on, as seen from this machine.
+/// What the proxy connects to: the address that was named, else the one that wootz listens on.
 fn upstream(settings: &Settings, named: Option<&str>, problems: &mut Problems) -> Option<Upstream> {
-    if let Some(named) = named {
-        let upstream = named_upstream(named);
-        if upstream.is_none() {
-            problems.add(Origin::flag("to"), "is host:port or unix:/path, as the proxy reaches wootz");
+    match named {
+        Some(named) => {
+            let upstream = named_upstream(named);
+            if upstream.is_none() {
+                problems.add(Origin::flag("to"), "is host:port or unix:/path, as the proxy reaches wootz");
+            }
+            upstream
         }
-        return upstream;
+        None => {
+            let upstream = listening(settings.address("listen.address"));
+            if upstream.is_none() {
+                let origin = settings.origin("listen.address").clone();
+                let text = "listen.address takes any free port; a proxy needs one that stays (or name it by --to)";
+                problems.add(origin, text);
+            }
+            upstream
+        }
     }
-    let mut address = settings.address("listen.address");
-    if address.port() == 0 {
-        let origin = settings.origin("listen.address").clone();
-        problems.add(origin, "listen.address takes any free port; a proxy needs one that stays (or name it by --to)");
-        return None;
-    }
+}
+
+/// An address that wootz listens on, as it is reached from this machine; `None` for a port that nobody knows before the start.
+fn listening(mut address: SocketAddr) -> Option<Upstream> {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
-            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
-            IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
     let sender = address.ip().is_loopback().then(|| address.ip());
-    Some(Upstream::Tcp { authority: address.to_string(), sender })
+    (address.port() != 0).then(|| Upstream::Tcp { authority: address.to_string(), sender })
 }
 
 fn named_upstream(text: &str) -> Option<Upstream> {

@@ -27,19 +27,24 @@ const LONGEST_CELL: usize = 80;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let socket = socket(matches)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let body = runtime.block_on(async {
-        let answer = tokio::time::timeout(PATIENCE, ask(&socket)).await;
-        answer.unwrap_or_else(|_| {
-            bail!("the server at {} has not answered for {} s", socket.display(), PATIENCE.as_secs())
-        })
-    })?;
+    let body = fetch(&socket)?;
     if given(matches, "json") {
         return print(&body);
     }
     let status: Value =
         serde_json::from_str(&body).with_context(|| format!("what listens at {} speaks no JSON", socket.display()))?;
     print(&table(&status))
+}
+
+/// What the server at this socket says of itself, as JSON.
+pub(super) fn fetch(socket: &Path) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async {
+        let answer = tokio::time::timeout(PATIENCE, ask(socket)).await;
+        answer.unwrap_or_else(|_| {
+            bail!("the server at {} has not answered for {} s", socket.display(), PATIENCE.as_secs())
+        })
+    })
 }
 
 /// Where the server is expected. Only the setting of the socket matters: a mistake elsewhere in the file, which may have been

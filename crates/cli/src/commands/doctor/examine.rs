@@ -134,10 +134,7 @@ impl Visit<'_> {
                 return Ok(stream);
             }
             Err(TlsError::Tls(error)) if shown.error.is_some() => self.of_certificate(&error, &shown.chain),
-            Err(error) if speaks_http(address, self.target, self.patience) => {
-                drop(error);
-                Fault::PlainPort { address }
-            }
+            Err(_) if speaks_http(address, self.target, self.patience) => Fault::PlainPort { address },
             Err(TlsError::Tls(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))) => Fault::NotHttp,
             Err(TlsError::Tls(error)) => Fault::TlsFailed { why: error.to_string() },
             Err(TlsError::Closed) => Fault::TlsClosed,
@@ -185,9 +182,7 @@ impl Visit<'_> {
     fn upgrade(&self, stream: Stream, address: SocketAddr, report: &mut Report) -> Result<Box<Talk>, Fault> {
         let started = Instant::now();
         let mut key = [0; 16];
-        if let Err(error) = getrandom::fill(&mut key) {
-            return Err(Fault::BadUpgrade { why: format!("this machine gives no random bytes: {error}") });
-        }
+        getrandom::fill(&mut key).expect("Linux gives random bytes since it has started");
         let mut headers = vec![("Origin", self.origin.as_str())];
         headers.extend(self.cookie.map(|cookie| ("Cookie", cookie)));
         let opening =
