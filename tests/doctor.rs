@@ -455,6 +455,10 @@ fn path_that_is_not_served_and_application_that_is_silent_are_named() {
     says(&broken(here, &url, &[], "wrong-path"), "lines", "path = ");
     let url = format!("ws://{}/live", wootz.address());
     broken(here, &url, &["--message", "anybody there", "--timeout", "2"], "no-reply");
+    // Past the proxy, the path stays the URL's own.
+    let url = format!("ws://{}/live", free_address());
+    let report = broken(here, &url, &["--direct", &ws(wootz.address())], "nobody-listens");
+    assert_eq!(report["direct"]["works"], true, "{report}");
 }
 
 #[test]

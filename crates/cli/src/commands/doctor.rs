@@ -163,9 +163,11 @@ fn listening(socket: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// Goes to wootz itself too, without what is before it, and says what the difference means.
+/// Goes to wootz itself too, without what is before it, and says what the difference means. A path that is not named is the URL's own.
 fn compare(visit: &Visit<'_>, result: &Result<Visited, Fault>, other: &Target, report: &mut Report) -> Report {
     // Another address and nothing else: the same site, page and person.
+    let path = if other.path == "/" { &visit.target.path } else { &other.path };
+    let other = &Target { path: path.clone(), ..other.clone() };
     let direct = Visit { target: other, idle: None, ..visit.clone() };
     let mut own = Report::new(&other.to_string());
     let directly = direct.run(&mut own);

@@ -710,10 +710,10 @@ fn modules(proxy: Proxy) -> String {
 /// Half of an idle limit, as a duration of wootz.toml.
 fn half(limit: Duration) -> String {
     let half = limit / 2;
-    if half >= Duration::from_secs(2) {
-        format!("{}s", half.as_secs())
-    } else {
-        format!("{}ms", half.as_millis().max(1))
+    match half.as_millis() {
+        2000.. => format!("{}s", half.as_secs()),
+        ms @ 100.. => format!("{}ms", ms / 100 * 100),
+        ms => format!("{}ms", ms.max(1)),
     }
 }
 
@@ -728,5 +728,18 @@ fn closer(code: u16) -> &'static str {
         4401 => "nobody: the session has ended",
         4408 => "something between that drops the doctor's pongs",
         _ => "the server",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_a_limit_is_a_round_duration_of_the_file() {
+        let cases = [(60_000, "30s"), (5_100, "2s"), (2_995, "1400ms"), (150, "75ms"), (0, "1ms")];
+        for (limit_ms, written) in cases {
+            assert_eq!(half(Duration::from_millis(limit_ms)), written);
+        }
     }
 }
