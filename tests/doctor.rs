@@ -346,7 +346,8 @@ fn web_server_without_a_rule_or_without_its_modules_is_named() {
     says(&report, "blame", "nginx");
 }
 
-/// Passes bytes on, but those of the server only once the client has ended its sending, from the begin or from the end of the head on.
+/// Passes bytes on, but those of the server only once the client has ended its sending, from the begin or from the
+/// end of the head on.
 fn holding_back(back: SocketAddr, from: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -399,7 +400,8 @@ fn silence_is_told_apart_by_what_else_is_answered() {
     broken(directory.path(), &ws(address), &["--timeout", "2"], "silent");
     broken(directory.path(), &wss(address), &["--timeout", "2", "--insecure"], "tls-silent");
     let rule = format!(
-        "error_page 418 = @wootz;\nif ($http_upgrade) {{ return 418; }}\nlocation @wootz {{ proxy_pass http://{address}; }}"
+        "error_page 418 = @wootz;\nif ($http_upgrade) {{ return 418; }}\n\
+         location @wootz {{ proxy_pass http://{address}; }}"
     );
     let proxy = nginx("", "", &rule);
     broken(directory.path(), &ws(proxy.address()), &["--timeout", "5"], "handshake-silent");
@@ -427,6 +429,8 @@ fn idle_limit_below_the_pings_is_measured_and_named() {
 fn server_without_a_free_descriptor_is_named_with_its_limit() {
     let wootz = echo();
     let pid = Pid::from_raw(wootz.pid().cast_signed()).expect("a process");
+    // All its threads have what they need: the one of the control socket answers, and asks those of the browsers.
+    wootz.status();
     // It has more open already, so the next one is one too many, whatever numbers are free in between.
     let limit = 3;
     let before = prlimit(

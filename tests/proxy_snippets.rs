@@ -1,6 +1,7 @@
 //! Each snippet of `wootz proxy`, installed as it is printed, and a browser that only knows the web server's address.
 //!
-//! The idle limit of each server is lowered around the snippet: pings keep a silent connection, and without them it is cut.
+//! The idle limit of each server is lowered around the snippet: pings keep a silent connection, and without them it
+//! is cut.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Certificates that openssl makes for a test: an authority, one below it, and servers' certificates of both kinds, good and bad.
+//! Certificates that openssl makes for a test: an authority, one below it, and servers' certificates of both kinds,
+//! good and bad.
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,8 +34,8 @@ pub enum Validity {
 }
 
 /// What `openssl ca` needs besides: the only command that signs for times that have passed.
-const CA: &str = "[ca]\ndefault_ca = it\n[it]\ndatabase = index.txt\nnew_certs_dir = .\nrand_serial = yes\ndefault_md = sha256\n\
-                  policy = any\n[any]\ncommonName = supplied\n";
+const CA: &str = "[ca]\ndefault_ca = it\n[it]\ndatabase = index.txt\nnew_certs_dir = .\nrand_serial = yes\n\
+                  default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n";
 
 impl Authority {
     /// "NAME Root" and "NAME Intermediate".

@@ -59,7 +59,8 @@ fn write(directory: &TempDir, name: &str, text: &str, address: SocketAddr) -> Pa
     file
 }
 
-/// Apache, with these modules beside those that every site has. `server` stands outside and `site` inside of the virtual host, `htaccess`
+/// Apache, with these modules beside those that every site has. `server` stands outside and `site` inside of the
+/// virtual host, `htaccess`
 /// in that file of the document root, where there is an ordinary page too.
 pub fn apache(modules: &str, server: &str, site: &str, htaccess: &str) -> Proxy {
     let (directory, address) = (directory(), free_address());
@@ -74,8 +75,10 @@ pub fn apache(modules: &str, server: &str, site: &str, htaccess: &str) -> Proxy 
         modules.map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n")).collect();
     let user = if rustix::process::geteuid().is_root() { "User www-data\nGroup www-data\n" } else { "" };
     let text = format!(
-        "{modules}{user}ServerRoot @HERE@\nServerName localhost\nListen @ADDRESS@\nPidFile @HERE@/pid\nErrorLog /dev/stderr\n\
-         Mutex file:@HERE@ default\nTypesConfig /dev/null\n<Directory @HERE@/htdocs>\nAllowOverride All\nRequire all granted\n\
+        "{modules}{user}ServerRoot @HERE@\nServerName localhost\nListen @ADDRESS@\n\
+         PidFile @HERE@/pid\nErrorLog /dev/stderr\n\
+         Mutex file:@HERE@ default\nTypesConfig /dev/null\n\
+         <Directory @HERE@/htdocs>\nAllowOverride All\nRequire all granted\n\
          </Directory>\n{server}\n<VirtualHost @ADDRESS@>\nDocumentRoot @HERE@/htdocs\n{site}\n</VirtualHost>\n"
     );
     let file = write(&directory, "apache2.conf", &text, address);
@@ -90,7 +93,8 @@ pub fn nginx(http: &str, listen: &str, site: &str) -> Proxy {
         .concat();
     write(&directory, "index.html", "an ordinary page\n", address);
     let text = format!(
-        "daemon off;\nworker_processes 1;\npid @HERE@/pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{http}\n\
+        "daemon off;\nworker_processes 1;\npid @HERE@/pid;\nerror_log stderr;\n\
+         events {{}}\nhttp {{\naccess_log off;\n{temporary}{http}\n\
          server {{\nlisten @ADDRESS@ {listen};\nroot @HERE@;\n{site}\n}}\n}}\n"
     );
     let file = write(&directory, "nginx.conf", &text, address);
@@ -112,12 +116,14 @@ pub fn caddy(global: &str, site: &str) -> Proxy {
     Proxy::start(directory, address, &mut command)
 }
 
-/// HAProxy. `defaults` stand in that section, which has limits of the test besides, and `site` follows the frontend's own lines.
+/// HAProxy. `defaults` stand in that section, which has limits of the test besides, and `site` follows the frontend's
+/// own lines.
 pub fn haproxy(defaults: &str, site: &str) -> Proxy {
     let (directory, address) = (directory(), free_address());
     let text = format!(
         "defaults\nmode http\ntimeout connect 5s\n{defaults}\n\nfrontend page\nbind @ADDRESS@\n\
-         http-request return status 200 content-type text/plain string \"an ordinary page\" unless {{ req.hdr(Upgrade) -m found }}\n\
+         http-request return status 200 content-type text/plain string \"an ordinary page\" \
+         unless {{ req.hdr(Upgrade) -m found }}\n\
          {site}\n"
     );
     let file = write(&directory, "haproxy.cfg", &text, address);

@@ -1,4 +1,5 @@
-//! `wootz doctor URL`: goes the way of a browser, hop by hop, and says which one breaks, whose it is, and what to change.
+//! `wootz doctor URL`: goes the way of a browser, hop by hop, and says which one breaks, whose it is, and what to
+//! change.
 
 mod answer;
 mod certificate;
@@ -163,7 +164,8 @@ fn listening(socket: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// Goes to wootz itself too, without what is before it, and says what the difference means. A path that is not named is the URL's own.
+/// Goes to wootz itself too, without what is before it, and says what the difference means. A path that is not named
+/// is the URL's own.
 fn compare(visit: &Visit<'_>, result: &Result<Visited, Fault>, other: &Target, report: &mut Report) -> Report {
     // Another address and nothing else: the same site, page and person.
     let path = if other.path == "/" { &visit.target.path } else { &other.path };
@@ -187,7 +189,8 @@ fn compare(visit: &Visit<'_>, result: &Result<Visited, Fault>, other: &Target, r
         }
         (Ok(visited), Ok(directly)) => {
             if let (true, Some(_)) = (visited.reply != directly.reply, visit.cookie) {
-                // What came through this URL is what comes directly without a cookie: then it is the cookie that is lost.
+                // What came through this URL is what comes directly without a cookie: then it is the cookie that is
+                // lost.
                 let without = Visit { cookie: None, ..direct }.run(&mut Report::new(""));
                 if without.is_ok_and(|without| without.reply == visited.reply) {
                     report.turn_failed(Hop::Identity, "the reply is the one for nobody");
@@ -196,7 +199,10 @@ fn compare(visit: &Visit<'_>, result: &Result<Visited, Fault>, other: &Target, r
                 }
             }
             if visited.reply != directly.reply {
-                report.note("the replies differ; they may do so by themselves (a time, a count), or what is before wootz changes the request.");
+                report.note(
+                    "the replies differ; they may do so by themselves (a time, a count), or what is \
+before wootz changes the request.",
+                );
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `wootz proxy NAME`: the lines that a web server needs to pass WebSockets on to this configuration's wootz.
 //!
-//! Standard output is the snippet and nothing else, so that it can be appended to a file; what a person has to know stands
+//! Standard output is the snippet and nothing else, so that it can be appended to a file; what a person has to know
+//! stands
 //! in its comments.
 
 mod snippet;
@@ -96,7 +97,8 @@ fn upstream(settings: &Settings, named: Option<&str>, problems: &mut Problems) -
     }
 }
 
-/// An address that wootz listens on, as it is reached from this machine; `None` for a port that nobody knows before the start.
+/// An address that wootz listens on, as it is reached from this machine; `None` for a port that nobody knows before
+/// the start.
 fn listening(mut address: SocketAddr) -> Option<Upstream> {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -130,8 +132,8 @@ fn path(settings: &Settings, problems: &mut Problems) -> String {
     let path = settings.text("listen.path");
     if !path.starts_with('/') || !path.chars().all(is_plain) {
         let origin = settings.origin("listen.path").clone();
-        let text = "listen.path needs to begin with \"/\" and to have letters, digits and /-._~ only: four programs would \
-                    read anything else in four ways";
+        let text = "listen.path needs to begin with \"/\" and to have letters, digits and /-._~ only: four \
+                    programs would read anything else in four ways";
         problems.add(origin, text);
     }
     path.trim_end_matches('/').to_owned()

@@ -56,7 +56,8 @@ impl Proxy {
     }
 }
 
-/// What wootz itself says in an answer. The words are its own, so an answer that passed through a proxy is known by them.
+/// What wootz itself says in an answer. The words are its own, so an answer that passed through a proxy is known by
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FromWootz {
     /// It got a request, but no handshake.

@@ -1,4 +1,5 @@
-//! What a person wants to know of a certificate: whose it is, who issued it, until when. For telling only: rustls judges.
+//! What a person wants to know of a certificate: whose it is, who issued it, until when. For telling only: rustls
+//! judges.
 
 use std::time::SystemTime;
 

@@ -104,7 +104,8 @@ impl Visit<'_> {
         report.ok(Hop::Tcp, started.elapsed(), address.to_string());
         for (address, error) in errors {
             report.note(format!(
-                "{address}, another address of this name, does not work ({}): browsers lose time there, or fail.",
+                "{address}, another address of this name, does not work ({}): browsers lose time \
+there, or fail.",
                 without_number(&error)
             ));
         }
@@ -336,7 +337,10 @@ impl Visit<'_> {
             Ok(reply) => {
                 report.ok(Hop::Message, started.elapsed(), format!("{} -> {}", shortened(text), shown_message(reply)));
                 if self.message.is_none() && reply.as_bytes() != TEXT_PONG.as_bytes() {
-                    report.note("the text \"ping\" was not answered by \"pong\": it is no wootz, limits.text_ping is off, or a push came first.");
+                    report.note(
+                        "the text \"ping\" was not answered by \"pong\": it is no wootz, \
+limits.text_ping is off, or a push came first.",
+                    );
                 }
             }
             Err(_) => report.failed(Hop::Message, started.elapsed(), format!("{} -> no reply", shortened(text))),

@@ -1,4 +1,5 @@
-//! Everything that can be broken on the way, each with who is to blame and the lines to change. The one table of the doctor.
+//! Everything that can be broken on the way, each with who is to blame and the lines to change. The one table of the
+//! doctor.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -199,11 +200,19 @@ impl Fault {
         Diagnosis { hop, name, broken, blame, change, lines }
     }
 
-    // One arm per fault, so that a person who adds one sees what all others say.
+    /// Hop, name, broken, blame, change, lines. One arm per fault, so that a person who adds one sees what all others
+    /// say.
     fn parts(&self) -> (Hop, &'static str, String, String, String, String) {
         let none = String::new;
         match self {
-            Self::BadUrl(why) => (Hop::Url, "bad-url", format!("The URL can't be used: {why}."), "the URL".into(), "Write it as a page's script does.".into(), "new WebSocket(\"wss://example.com/path\")".into()),
+            Self::BadUrl(why) => (
+                Hop::Url,
+                "bad-url",
+                format!("The URL can't be used: {why}."),
+                "the URL".into(),
+                "Write it as a page's script does.".into(),
+                "new WebSocket(\"wss://example.com/path\")".into(),
+            ),
             Self::NoSuchName { host, why } => (
                 Hop::Dns,
                 "no-such-name",
@@ -248,7 +257,9 @@ impl Fault {
                 Hop::Tls,
                 "plain-port",
                 format!("{address} speaks plain HTTP, no TLS."),
-                "the URL (https or wss where there is no TLS), or a web server whose TLS is not configured for this port".into(),
+                "the URL (https or wss where there is no TLS), or a web server whose TLS is not \
+configured for this port"
+                    .into(),
                 "Ask without TLS (ws://), or let the web server speak TLS there:".into(),
                 "nginx:   listen 443 ssl;\nApache:  SSLEngine on".into(),
             ),
@@ -263,7 +274,10 @@ impl Fault {
             Self::HttpForHttps { location } => (
                 Hop::Upgrade,
                 "http-for-https",
-                format!("The web server sends everybody on to {location}, and no browser follows a redirect with a WebSocket (http for https)."),
+                format!(
+                    "The web server sends everybody on to {location}, and no browser follows a \
+redirect with a WebSocket (http for https)."
+                ),
                 "the URL: ws or http where it has to be wss or https".into(),
                 "In the page:".into(),
                 "new WebSocket(\"wss://\" + location.host + \"/…\")".into(),
@@ -280,7 +294,9 @@ impl Fault {
                 Hop::Tls,
                 "tls-closed",
                 "The server ended the connection within the TLS handshake.".into(),
-                "the server that ends TLS: it may have no certificate for this name, or speak another protocol on this port".into(),
+                "the server that ends TLS: it may have no certificate for this name, or speak \
+another protocol on this port"
+                    .into(),
                 "See its log of errors; what another client is told:".into(),
                 "openssl s_client -connect HOST:PORT -servername HOST".into(),
             ),
@@ -304,13 +320,21 @@ impl Fault {
                 Hop::Tls,
                 "missing-intermediate",
                 format!(
-                    "The server sends {} for {subject}, and not the one of its issuer, \"{issuer}\". That is no authority that this \
-                     machine knows, so the chain is broken.",
+                    "The server sends {} for {subject}, and not the one of its issuer, \"{issuer}\". That is no \
+                     authority that this machine knows, so the chain is broken.",
                     if *sent == 1 { "one certificate".to_owned() } else { format!("{sent} certificates") }
                 ),
-                "the server that ends TLS: its certificate file lacks the chain (browsers that have met this issuer before hide it)".into(),
-                format!("Give it the whole chain: its own certificate, then the one of \"{issuer}\". (If that is your own authority: --ca FILE.)"),
-                "nginx:   ssl_certificate     /etc/letsencrypt/live/NAME/fullchain.pem;\nApache:  SSLCertificateFile  /etc/letsencrypt/live/NAME/fullchain.pem".into(),
+                "the server that ends TLS: its certificate file lacks the chain (browsers that \
+have met this issuer before hide it)"
+                    .into(),
+                format!(
+                    "Give it the whole chain: its own certificate, then the one of \"{issuer}\". (If \
+that is your own authority: --ca FILE.)"
+                ),
+                "nginx:   ssl_certificate     \
+/etc/letsencrypt/live/NAME/fullchain.pem;\nApache:  SSLCertificateFile  \
+/etc/letsencrypt/live/NAME/fullchain.pem"
+                    .into(),
             ),
             Self::UnknownAuthority { issuer } => (
                 Hop::Tls,
@@ -347,7 +371,10 @@ impl Fault {
             Self::WrongName { host, names } => (
                 Hop::Tls,
                 "certificate-wrong-name",
-                format!("The certificate is not for {host}, but for {}.", if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }),
+                format!(
+                    "The certificate is not for {host}, but for {}.",
+                    if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
+                ),
                 "the server that ends TLS (it showed the certificate of another site), or the URL".into(),
                 format!("Get a certificate that names {host}, and let the site of this name show it."),
                 format!("certbot --nginx -d {host}        (or --apache)"),
@@ -358,20 +385,29 @@ impl Fault {
                 format!("The certificate is not valid: {why}."),
                 "the server's certificate".into(),
                 "Get a new one; what this one says:".into(),
-                "openssl s_client -connect HOST:PORT -servername HOST </dev/null | openssl x509 -noout -text".into(),
+                "openssl s_client -connect HOST:PORT -servername HOST </dev/null | openssl x509 \
+-noout -text"
+                    .into(),
             ),
             Self::Redirected { location, status } => (
                 Hop::Upgrade,
                 "redirected",
-                format!("The web server redirects to {location} ({status}), and no browser follows a redirect with a WebSocket."),
+                format!(
+                    "The web server redirects to {location} ({status}), and no browser follows a \
+redirect with a WebSocket."
+                ),
                 "the URL, or a rule of the web server that redirects handshakes too".into(),
                 "Use the address that it redirects to, or exempt handshakes from the rule:".into(),
-                "Apache:  RewriteCond %{HTTP:Upgrade} !=websocket [NC]        (above the rule that redirects)".into(),
+                "Apache:  RewriteCond %{HTTP:Upgrade} !=websocket [NC]        (above the rule \
+that redirects)"
+                    .into(),
             ),
             Self::MissingUpgrade { proxy } => (
                 Hop::Upgrade,
                 "missing-upgrade",
-                "wootz got the request without \"Upgrade: websocket\", though it was sent: something before it passes on plain HTTP.".into(),
+                "wootz got the request without \"Upgrade: websocket\", though it was sent: \
+something before it passes on plain HTTP."
+                    .into(),
                 format!("{}, not wootz", the(*proxy)),
                 "Let it pass the upgrade on:".into(),
                 upgrade_lines(*proxy),
@@ -380,7 +416,10 @@ impl Fault {
                 Hop::Upgrade,
                 "not-forwarded",
                 format!("The handshake was answered like a page ({}), and not by wootz.", answer.shown()),
-                format!("{}: it has no rule that passes WebSockets of this path on, or speaks to something else", the(answer.proxy())),
+                format!(
+                    "{}: it has no rule that passes WebSockets of this path on, or speaks to something else",
+                    the(answer.proxy())
+                ),
                 "Install the rule, for the site and the path of this URL:".into(),
                 whole_rule(answer.proxy()),
             ),
@@ -388,7 +427,10 @@ impl Fault {
                 Hop::Upgrade,
                 "backend-down",
                 format!("The proxy can't reach wootz ({}).", answer.shown()),
-                format!("wootz, if it does not run; else {}: the address in its rule is not where wootz listens", the(answer.proxy())),
+                format!(
+                    "wootz, if it does not run; else {}: the address in its rule is not where wootz listens",
+                    the(answer.proxy())
+                ),
                 "Start wootz, and compare its address with the rule's:".into(),
                 format!("wootz status\n{}", whole_rule(answer.proxy())),
             ),
@@ -396,8 +438,14 @@ impl Fault {
                 Hop::Upgrade,
                 "proxy-refused",
                 format!("The handshake was refused before it came to wootz ({}).", answer.shown()),
-                format!("{}: a rule of its own about who may come in{}", the(answer.proxy()), without_proxy_modules(answer)),
-                "Exempt the path from the rule, or sign in first (--cookie); its log of errors names the rule.".into(),
+                format!(
+                    "{}: a rule of its own about who may come in{}",
+                    the(answer.proxy()),
+                    without_proxy_modules(answer)
+                ),
+                "Exempt the path from the rule, or sign in first (--cookie); its log of errors \
+names the rule."
+                    .into(),
                 modules(answer.proxy()),
             ),
             Self::ProxyFailed { answer } => (
@@ -412,7 +460,9 @@ impl Fault {
                 Hop::Upgrade,
                 "too-many",
                 format!("There are too many connections from here ({}).", answer.shown()),
-                "a limit per address: of the proxy's, or wootz's own, which counts the proxy as one where it does not know better".into(),
+                "a limit per address: of the proxy's, or wootz's own, which counts the proxy as \
+one where it does not know better"
+                    .into(),
                 "In wootz.toml, for a proxy on the same machine:".into(),
                 "[listen]\ntrusted_proxies = [\"127.0.0.1\"]".into(),
             ),
@@ -427,7 +477,10 @@ impl Fault {
             Self::OtherPath { path } => (
                 Hop::Upgrade,
                 "wrong-path",
-                format!("wootz was reached, but serves no WebSocket at the path that it was asked for ({path}, or what the proxy made of it)."),
+                format!(
+                    "wootz was reached, but serves no WebSocket at the path that it was asked for \
+({path}, or what the proxy made of it)."
+                ),
                 "the path in the URL, a proxy that rewrites it, or listen.path".into(),
                 "Make them agree. In wootz.toml:".into(),
                 "[listen]\npath = \"/\"        # everything".into(),
@@ -444,7 +497,9 @@ impl Fault {
                 Hop::Identity,
                 "unavailable",
                 "wootz was reached, but takes no connection now (503).".into(),
-                "wootz if it is shutting down or full; else the application, which could not say who this is".into(),
+                "wootz if it is shutting down or full; else the application, which could not say \
+who this is"
+                    .into(),
                 "wootz's log has the reason at this minute:".into(),
                 "journalctl -u wootz -n 20".into(),
             ),
@@ -463,22 +518,32 @@ impl Fault {
                 },
                 "buffering",
                 match what {
-                    HeldBack::Answer => "The answer was ready, but came only when the doctor had ended the connection: something on the way buffers it.",
-                    HeldBack::Frames => "The connection opened, but what the server sends on it comes only when the doctor has ended it: something on the way buffers it.",
+                    HeldBack::Answer => {
+                        "The answer was ready, but came only when the doctor had ended the connection: \
+something on the way buffers it."
+                    }
+                    HeldBack::Frames => {
+                        "The connection opened, but what the server sends on it comes only when the \
+doctor has ended it: something on the way buffers it."
+                    }
                 }
                 .into(),
                 format!("{}, or a virus scanner or middlebox on the way", the(*proxy)),
                 "Switch its buffering off for this path; TLS (wss) keeps others from looking in.".into(),
                 match proxy {
                     Proxy::Nginx => "proxy_buffering off;".into(),
-                    Proxy::Apache => "SetEnv proxy-sendchunked 1\nand no SetOutputFilter BUFFER, DEFLATE or SUBSTITUTE for this path".into(),
+                    Proxy::Apache => "SetEnv proxy-sendchunked 1\nand no SetOutputFilter BUFFER, DEFLATE or \
+SUBSTITUTE for this path"
+                        .into(),
                     Proxy::Caddy | Proxy::Haproxy | Proxy::Unknown => none(),
                 },
             ),
             Self::HandshakeSilent => (
                 Hop::Upgrade,
                 "handshake-silent",
-                "Ordinary requests are answered here, a WebSocket handshake is not: something waits for the end of an answer that has none.".into(),
+                "Ordinary requests are answered here, a WebSocket handshake is not: something \
+waits for the end of an answer that has none."
+                    .into(),
                 "a proxy that knows no WebSocket and buffers, or the application behind it".into(),
                 "Pass handshakes on to wootz by a rule of their own:".into(),
                 whole_rule(Proxy::Unknown),
@@ -494,7 +559,10 @@ impl Fault {
             Self::OpenFiles { pid, used, limit } => (
                 Hop::Upgrade,
                 "nofile",
-                format!("wootz (process {pid} on this machine) has {used} of at most {limit} files open: it can accept no connection (nofile)."),
+                format!(
+                    "wootz (process {pid} on this machine) has {used} of at most {limit} files open: \
+it can accept no connection (nofile)."
+                ),
                 "the limit of open files that wootz was started with".into(),
                 "Raise it, in wootz.service or in the shell that starts it:".into(),
                 "[Service]\nLimitNOFILE=65536\n\nulimit -n 65536".into(),
@@ -526,7 +594,10 @@ impl Fault {
             Self::OriginRefused { origin, own: true, proxy } => (
                 Hop::Origin,
                 "origin-refused",
-                format!("wootz refused a page of the site itself ({origin}): it was told another host than the browser asked for."),
+                format!(
+                    "wootz refused a page of the site itself ({origin}): it was told another host \
+than the browser asked for."
+                ),
                 format!("{}: it rewrites Host", the(*proxy)),
                 "Let it pass Host on, or name the origin in wootz.toml:".into(),
                 format!("{}\n\n[identity]\nallowed_origins = [\"same-origin\", \"{origin}\"]", host_line(*proxy)),
@@ -550,8 +621,12 @@ impl Fault {
             Self::GuestRefused { cookie: Sent::Yes, .. } => (
                 Hop::Identity,
                 "cookie-unknown",
-                "wootz took this for a guest (401), though a cookie was sent: it did not arrive, or names no user.".into(),
-                "the cookie (its name, its end, its session); or a proxy that drops it (identity.guests = \"refuse\")".into(),
+                "wootz took this for a guest (401), though a cookie was sent: it did not arrive, \
+or names no user."
+                    .into(),
+                "the cookie (its name, its end, its session); or a proxy that drops it \
+(identity.guests = \"refuse\")"
+                    .into(),
                 "See whether wootz itself accepts the cookie, without the proxy:".into(),
                 "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ …".into(),
             ),
@@ -564,13 +639,17 @@ impl Fault {
                 }
                 .into(),
                 "the application's answer to WOOTZ_EVENT=validate (identity.provider = \"application\")".into(),
-                "See whether wootz itself accepts it, without the proxy; wootz's log has the application's reason:".into(),
+                "See whether wootz itself accepts it, without the proxy; wootz's log has the \
+application's reason:"
+                    .into(),
                 "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ …".into(),
             ),
             Self::CookieLost { proxy } => (
                 Hop::Identity,
                 "cookie-lost",
-                "wootz knows this cookie when it is asked directly, and not through this URL: the cookie is not forwarded.".into(),
+                "wootz knows this cookie when it is asked directly, and not through this URL: \
+the cookie is not forwarded."
+                    .into(),
                 the(*proxy),
                 "Take out what drops it:".into(),
                 match proxy {
@@ -593,8 +672,13 @@ impl Fault {
             Self::NoReply { patience } => (
                 Hop::Message,
                 "no-reply",
-                format!("The message arrived at an open connection, but no reply came within {} s.", patience.as_secs()),
-                "the application: it printed nothing, failed, or takes longer (for the text \"ping\": limits.text_ping is off)".into(),
+                format!(
+                    "The message arrived at an open connection, but no reply came within {} s.",
+                    patience.as_secs()
+                ),
+                "the application: it printed nothing, failed, or takes longer (for the text \
+\"ping\": limits.text_ping is off)"
+                    .into(),
                 "wootz's log has the call's end, and --dev tells the browser too:".into(),
                 "journalctl -u wootz -n 20".into(),
             ),
@@ -617,7 +701,10 @@ impl Fault {
             Self::ClosedByServer { hop, code, reason } => (
                 *hop,
                 "closed-by-server",
-                format!("The server closed the connection with {code}{}.", if reason.is_empty() { none() } else { format!(" ({reason})") }),
+                format!(
+                    "The server closed the connection with {code}{}.",
+                    if reason.is_empty() { none() } else { format!(" ({reason})") }
+                ),
                 closer(*code).into(),
                 "wootz's log has the reason:".into(),
                 "journalctl -u wootz -n 20".into(),
@@ -625,7 +712,11 @@ impl Fault {
             Self::IdleLimit { after, pings: 0, proxy } => (
                 Hop::Idle,
                 "idle-limit",
-                format!("After {:.1} s of silence the connection was cut without a Close frame: an idle limit. wootz had not pinged until then.", after.as_secs_f64()),
+                format!(
+                    "After {:.1} s of silence the connection was cut without a Close frame: an idle \
+limit. wootz had not pinged until then.",
+                    after.as_secs_f64()
+                ),
                 format!("{}, whose limit is below limits.ping_interval", the(*proxy)),
                 "Let wootz ping below the limit, or raise the limit:".into(),
                 format!("[limits]\nping_interval = \"{}\"\n\n{}", half(*after), idle_line(*proxy)),
@@ -633,8 +724,16 @@ impl Fault {
             Self::IdleLimit { after, pings, proxy } => (
                 Hop::Idle,
                 "idle-limit",
-                format!("After {:.1} s the connection was cut without a Close frame, though wootz had pinged {pings} times.", after.as_secs_f64()),
-                format!("{}: a limit for the whole life of a connection, or for silence of the browser's side; or it was restarted", the(*proxy)),
+                format!(
+                    "After {:.1} s the connection was cut without a Close frame, though wootz had \
+pinged {pings} times.",
+                    after.as_secs_f64()
+                ),
+                format!(
+                    "{}: a limit for the whole life of a connection, or for silence of the browser's \
+side; or it was restarted",
+                    the(*proxy)
+                ),
                 "Raise the limit:".into(),
                 idle_line(*proxy),
             ),
@@ -663,7 +762,8 @@ fn whole_rule(proxy: Proxy) -> String {
 fn upgrade_lines(proxy: Proxy) -> String {
     let lines = match proxy {
         Proxy::Nginx => {
-            "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection upgrade;\n\n"
+            "proxy_http_version 1.1;\nproxy_set_header Upgrade \
+$http_upgrade;\nproxy_set_header Connection upgrade;\n\n"
         }
         Proxy::Apache => "ProxyPass \"/\" \"http://127.0.0.1:8888/\" upgrade=websocket\n\n",
         Proxy::Caddy | Proxy::Haproxy | Proxy::Unknown => "",
@@ -686,7 +786,8 @@ fn idle_line(proxy: Proxy) -> String {
         Proxy::Apache => "ProxyTimeout 3600",
         Proxy::Haproxy => "timeout tunnel 1h",
         Proxy::Caddy | Proxy::Unknown => {
-            "nginx:    proxy_read_timeout 1h;\nApache:   ProxyTimeout 3600\nHAProxy:  timeout tunnel 1h\n(or the idle timeout of the load balancer in front)"
+            "nginx:    proxy_read_timeout 1h;\nApache:   ProxyTimeout 3600\nHAProxy:  \
+timeout tunnel 1h\n(or the idle timeout of the load balancer in front)"
         }
     }
     .to_owned()

@@ -144,7 +144,8 @@ impl Report {
         });
         let fault = self.fault.as_ref().map(|fault| {
             let Diagnosis { hop, name, broken, blame, change, lines } = fault.diagnosis();
-            json!({ "hop": hop.name(), "name": name, "broken": broken, "blame": blame, "change": change, "lines": lines })
+            let hop = hop.name();
+            json!({ "hop": hop, "name": name, "broken": broken, "blame": blame, "change": change, "lines": lines })
         });
         json!({
             "url": self.url,

@@ -298,6 +298,6 @@ pub(super) fn speaks_http(address: SocketAddr, target: &Target, patience: Durati
     let mut stream = Stream::Plain(socket);
     let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.path, target.authority());
     let mut answer = [0; 5];
-    stream.send(request.as_bytes(), patience).is_ok()
-        && matches!(stream.receive(&mut answer, deadline), Received::Bytes(count) if answer[..count] == b"HTTP/"[..count])
+    let sent = stream.send(request.as_bytes(), patience).is_ok();
+    sent && matches!(stream.receive(&mut answer, deadline), Received::Bytes(1..)) && answer.starts_with(b"HTTP")
 }

@@ -68,17 +68,19 @@ impl Snippet<'_> {
         let place = match form {
             Form::Rewrite => {
                 "\
-# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf), or in .htaccess of its document
-# root where AllowOverride permits FileInfo. It takes WebSocket handshakes only; pages stay as they are."
+# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf), or in .htaccess of its
+# document root where AllowOverride permits FileInfo. It takes WebSocket handshakes only; pages stay as they are."
             }
             Form::ProxyPass => {
                 "\
-# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf), before other ProxyPass lines.
+# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf),
+# before other ProxyPass lines.
 # Apache 2.4.47 or newer."
             }
             Form::Tunnel => {
                 "\
-# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf), before other ProxyPass lines.
+# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf),
+# before other ProxyPass lines.
 # For Apache before 2.4.47; newer ones have --for proxypass."
             }
         };
@@ -202,7 +204,7 @@ location @wootz {
         f.write_str(
             "\
 # wootz behind HAProxy.
-# Directly below the last line of your frontend section (Debian: /etc/haproxy/haproxy.cfg): the first lines are the frontend's.
+# Directly below the last line of your frontend section (Debian: /etc/haproxy/haproxy.cfg): the first lines are its own.
 # Then: haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy
 # Modules: none besides HAProxy's own.
 ",
@@ -214,7 +216,8 @@ location @wootz {
             "" => writeln!(f, "    use_backend wootz if {{ hdr(Upgrade) -i websocket }}")?,
             path => writeln!(
                 f,
-                "    acl is_wootz path {path}\n    acl is_wootz path_beg {path}/\n    use_backend wootz if is_wootz {{ hdr(Upgrade) -i websocket }}",
+                "    acl is_wootz path {path}\n    acl is_wootz path_beg {path}/\n    \
+                 use_backend wootz if is_wootz {{ hdr(Upgrade) -i websocket }}",
             )?,
         }
         let address = match &self.upstream {
