@@ -6,10 +6,12 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod api;
+pub mod certificates;
 pub mod client;
 pub mod daemon;
 mod log;
 pub mod process;
+pub mod proxies;
 pub mod raw;
 mod server;
 mod setup;
