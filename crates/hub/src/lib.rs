@@ -15,7 +15,7 @@ use slab::Slab;
 pub use outbox::{Outbox, Queued};
 
 /// Where a connection stands in its hub; good until it leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(usize);
 
 /// Who a published frame is for.
