@@ -447,7 +447,7 @@ fn no_secret_is_in_the_log_in_the_status_or_in_what_check_and_config_print() {
     redis.php("unclearsession", &format!("$_SESSION = ['id' => ['{IN_SESSION}']];"));
     redis.cli(&["SET", "PHPREDIS_SESSION:damagedsession", &format!("cart|s:99:\"{IN_SESSION}")]);
     let settings = "log.level = \"trace\"\nidentity.recheck = \"200ms\"\nidentity.session.address_keys = [\"ip\"]\nidentity.guests = \"refuse\"\n\
-                    application.environment = { DATABASE_PASSWORD = \"s3cret-of-the-application\" }";
+                    application.environment.DATABASE_PASSWORD = \"s3cret-of-the-application\"";
     let setup = Setup::sh(SAY).settings(settings).setting("identity.provider", "\"session\"");
     // One part of the secrets is in the file, one in a variable.
     let wootz = setup.setting("identity.session.store", format!("{:?}", redis.url())).start();
