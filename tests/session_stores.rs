@@ -28,6 +28,8 @@ fn asking(store: &str, settings: &str) -> Setup {
     Setup::sh(SAY)
         .setting("identity.provider", "\"session\"")
         .setting("identity.session.store", format!("{store:?}"))
+        // Machines that run tests may be busy.
+        .setting("identity.session.timeout", "\"20s\"")
         .settings(settings)
 }
 
@@ -153,6 +155,54 @@ fn redis_that_dies_refuses_with_503_loses_nobody_and_is_found_again() {
 }
 
 #[test]
+fn redis_whose_replica_takes_over_loses_nobody() {
+    let mut primary = Redis::start();
+    primary.log_in(ANN, "ann");
+    let mut replica = Redis::start();
+    replica.cli(&["CONFIG", "SET", "masterauth", PASSWORD]);
+    replica.cli(&["REPLICAOF", "127.0.0.1", &primary.address.port().to_string()]);
+    wait_until("the replica has the session", || {
+        (replica.try_cli(&["EXISTS", &format!("PHPREDIS_SESSION:{ANN}")]) == "1\n").then_some(())
+    });
+    let wootz = asking(&primary.url(), "identity.recheck = \"200ms\"").start();
+    let mut open = wootz.connect_as(&cookie(ANN));
+    assert_eq!(open.ask("/"), format!("ann|{ANN}"));
+    primary.kill();
+    wootz.wait_for_log_line(&["ERROR", "identity.session.store", "stay as they are"]);
+    replica.cli(&["REPLICAOF", "NO", "ONE"]);
+    // The address moves to it.
+    replica.cli(&["CONFIG", "SET", "port", &primary.address.port().to_string()]);
+    replica.address = primary.address;
+    wait_until("the new primary is asked", || (status(&wootz, ANN) == 101).then_some(()));
+    assert_eq!(open.ask("/"), format!("ann|{ANN}"));
+    replica.php(ANN, "session_destroy();");
+    assert_eq!(open.closed(), 4401);
+}
+
+#[test]
+fn binary_knows_every_store() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let files = format!("files:{}", directory.path().display());
+    for store in [
+        files.as_str(),
+        "redis://h/0",
+        "rediss://h/0",
+        "redis+unix:///run/redis.sock",
+        "tcp://h:6379?auth=x",
+        "mysql://me:x@h/site",
+        "mariadb://me:x@h/site",
+        "postgres://me:x@h/site",
+        "sqlite:/srv/site.db",
+    ] {
+        let setting = format!("identity.session.store={store}");
+        let mut command = support::wootz(directory.path());
+        let output = command.args(["check", "--set", "application.command=cat", "--set", &setting]).output();
+        let output = output.expect("the binary");
+        assert!(output.status.success(), "{store}: {output:?}");
+    }
+}
+
+#[test]
 fn redis_that_wants_another_password_refuses_with_503_and_the_log_says_so_without_it() {
     let redis = Redis::start();
     redis.log_in(ANN, "ann");
@@ -172,8 +222,8 @@ fn redis_that_is_slow_is_waited_for_no_longer_than_the_timeout_and_guests_do_not
     let patient = asking(&redis.url(), &format!("{one_thread} = \"25s\"")).start();
     let impatient = asking(&redis.url(), &format!("{one_thread} = \"300ms\"")).start();
     for wootz in [&patient, &impatient] {
-        assert_eq!(wootz.connect_as(&cookie(ANN)).ask("/"), format!("ann|{ANN}"));
-        wait_until("it has left", || (wootz.status()["connections"]["open"] == 0).then_some(()));
+        wait_until("ann is known", || (status(wootz, ANN) == 101).then_some(()));
+        wait_until("she has left", || (wootz.status()["connections"]["open"] == 0).then_some(()));
     }
     redis.cli(&["CLIENT", "PAUSE", "600000", "ALL"]);
     assert_unavailable(&refusal(&impatient, ANN));
@@ -448,9 +498,8 @@ fn no_secret_is_in_the_log_in_the_status_or_in_what_check_and_config_print() {
     redis.cli(&["SET", "PHPREDIS_SESSION:damagedsession", &format!("cart|s:99:\"{IN_SESSION}")]);
     let settings = "log.level = \"trace\"\nidentity.recheck = \"200ms\"\nidentity.session.address_keys = [\"ip\"]\nidentity.guests = \"refuse\"\n\
                     application.environment.DATABASE_PASSWORD = \"s3cret-of-the-application\"";
-    let setup = Setup::sh(SAY).settings(settings).setting("identity.provider", "\"session\"");
     // One part of the secrets is in the file, one in a variable.
-    let wootz = setup.setting("identity.session.store", format!("{:?}", redis.url())).start();
+    let wootz = asking(&redis.url(), settings).start();
     let wrong = format!("redis://:wr0ng-secret@{}", redis.address);
     let by_variable =
         Setup::sh(SAY).settings("log.level = \"trace\"").variable("WOOTZ_IDENTITY_SESSION_STORE", &wrong).start();

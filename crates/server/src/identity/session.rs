@@ -151,7 +151,7 @@ impl Sessions {
     fn find(&self, record: &Record) -> Result<Found, String> {
         let provider = &self.provider;
         let user = match &record.user {
-            Some(user) => super::user(user)?,
+            Some(user) => super::user(user).map_err(|reason| format!("{reason} (identity.session.query)"))?,
             None => {
                 let found = self.values(record, &provider.user_keys)?;
                 let user = found.first_user().map_err(|unclear| {
