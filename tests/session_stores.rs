@@ -25,7 +25,12 @@ const PASSWORD: &str = "s3cret-of-the-store";
 
 /// A server that asks this store.
 fn asking(store: &str, settings: &str) -> Setup {
-    Setup::sh(SAY)
+    asking_for(SAY, store, settings)
+}
+
+/// The same with another application.
+fn asking_for(script: &str, store: &str, settings: &str) -> Setup {
+    Setup::sh(script)
         .setting("identity.provider", "\"session\"")
         .setting("identity.session.store", format!("{store:?}"))
         // Machines that run tests may be busy.
@@ -294,7 +299,32 @@ fn users_share_of_connections_counts_those_of_all_its_sessions_and_no_refused_on
     drop(phone);
 }
 
-/// PHP's sessions in a table, written with PDO; `SET` stands for how.
+#[test]
+fn call_that_runs_while_its_session_gets_another_user_ends_as_the_old_one_and_the_next_are_the_new_ones() {
+    let redis = Redis::start();
+    redis.log_in(ANN, "ann");
+    let script = "if [ \"$WOOTZ_EVENT\" = disconnect ]; then echo \"$REMOTE_USER\" >>left; exit; fi\n\
+                  if [ \"$REQUEST_URI\" = /hold ]; then : >held; wait_for go; fi; echo \"$REMOTE_USER\"";
+    let settings =
+        "identity.recheck = \"100ms\"\nidentity.user_change = \"move\"\napplication.events = [\"disconnect\"]";
+    let wootz = asking_for(script, &redis.url(), settings).start();
+    let mut client = wootz.connect_as(&cookie(ANN));
+    let port = client.port();
+    assert!(wootz.pipe_of(port).starts_with("ann:"));
+    client.send("/hold");
+    wait_until("the call runs", || wootz.path("held").exists().then_some(()));
+    redis.log_in(ANN, "bob");
+    wootz.wait_for_log("goes on as that user");
+    client.send("/");
+    wootz.release("go");
+    assert_eq!((client.text(), client.text()), ("ann".to_owned(), "bob".to_owned()));
+    assert!(wootz.pipe_of(port).starts_with("bob:"));
+    assert_eq!(wootz.status()["users"], 1);
+    drop(client);
+    assert_eq!(wootz.wait_for_lines("left", 1), ["bob"]);
+}
+
+/// PHP's sessions in a table, written with PDO.
 const PDO: &str = r#"
     class Sessions implements SessionHandlerInterface {
         public function __construct(private PDO $pdo, private string $sql, private array $more) {}
