@@ -276,7 +276,7 @@ impl Connection {
             Verdict::Stay => {}
             Verdict::Move(user) => self.become_user(user, now),
             Verdict::End(reason) => {
-                tracing::info!(connection = %self.caller.id, reason, "closing with 4401");
+                tracing::info!(connection = %self.caller.id, %reason, "closing with 4401");
                 self.close_now(CloseCode::SessionEnded, "session ended", now);
             }
         }
@@ -312,12 +312,13 @@ impl Connection {
         }
         if self.expires.is_some_and(|expires| expires <= now) {
             self.expires = None;
+            tracing::info!(connection = %self.caller.id, reason = "its token has expired, or the time that the application gave it", "closing with 4401");
             self.close(CloseCode::SessionEnded, "session ended", now);
         }
         if let (Some(watched), Some(sessions)) = (&mut self.watched, &self.shard.sessions)
-            && watched.due <= now
+            && watched.due.is_some_and(|due| due <= now)
         {
-            sessions.recheck(self.key, watched, now);
+            sessions.recheck(self.key, self.caller.id, watched, now);
         }
         if let Some(pipe) = &mut self.pipe {
             pipe.drop_stale(now);
@@ -541,6 +542,7 @@ impl Connection {
             self.mailbox.outbox().finish(Some(bytes_of(&close)));
             self.busy = None;
             self.pipe = None;
+            self.watched = None;
             self.mailbox.wake_replies();
         }
     }
@@ -565,6 +567,7 @@ impl Connection {
         self.stage = stage;
         self.busy = None;
         self.pipe = None;
+        self.watched = None;
         self.mailbox.wake_replies();
     }
 
@@ -583,7 +586,7 @@ impl Connection {
         let stale = self.pipe.as_ref().and_then(|pipe| pipe.stale_at());
         let keepalive = self.endpoint.poll_timeout(&self.shard.endpoint);
         let look = self.is_paused().then(|| Instant::now() + LOOK_EVERY);
-        let recheck = self.watched.as_ref().map(|watched| watched.due);
+        let recheck = self.watched.as_ref().and_then(|watched| watched.due);
         let earliest = [keepalive, self.expires, recheck, stalled, stale, look].into_iter().flatten().min();
         if let Some(deadline) = earliest
             && self.armed.is_none_or(|armed| deadline < armed)
