@@ -345,7 +345,7 @@ mod tests {
     async fn line_is_first_come_first_served_and_holds_each_connection_once() {
         let site = Site::new(Duration::from_secs(60), &[]);
         let mut hub = wootz_hub::Hub::<Queue>::default();
-        let keys: Vec<Key> = (0..300).map(|id| hub.join(id, None, Rc::default())).collect();
+        let keys: Vec<Key> = (0..300).map(|id| hub.join(id, None, None, Rc::default())).collect();
         let (old, new) = (id("old"), id("new"));
         let version = site.record(&old, "").await.version;
         // A store that does not answer: the intervals go by.
@@ -391,7 +391,7 @@ mod tests {
             let session = id("a");
             let mut watched = watched(&session, site.record(&session, "").await.version);
             let mut hub = wootz_hub::Hub::<Queue>::default();
-            let key = hub.join(1, None, Rc::default());
+            let key = hub.join(1, None, None, Rc::default());
             site.sessions.recheck(key, ConnectionId(1), &mut watched, Instant::now());
             assert_eq!(watched.due, None);
             first_recheck(every);
