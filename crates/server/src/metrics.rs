@@ -254,6 +254,26 @@ pub struct RefusalStatus {
     pub application: u64,
 }
 
+impl RefusalStatus {
+    /// Each with the setting that it is for.
+    pub(crate) fn by_setting(&self) -> [(&'static str, u64); 12] {
+        [
+            ("limits.max_connections", self.max_connections),
+            ("limits.per_address", self.per_address),
+            ("limits.per_user", self.per_user),
+            ("limits.handshakes_per_second", self.handshakes_per_second),
+            ("limits.max_handshakes", self.max_handshakes),
+            ("listen.proxy_protocol", self.proxy_protocol),
+            ("identity.allowed_origins", self.allowed_origins),
+            ("identity.guests", self.guests),
+            ("identity.verify_ip", self.verify_ip),
+            ("identity.session", self.session),
+            ("identity.jwt", self.jwt),
+            ("identity.provider", self.application),
+        ]
+    }
+}
+
 /// The calls of a [`Status`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CallStatus {
