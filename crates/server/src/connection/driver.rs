@@ -82,6 +82,9 @@ pub(crate) struct Connection {
 #[derive(Default)]
 struct Busy {
     calls: Calls,
+    /// Whether this connection was woken since its running calls were polled: what one waits for wakes the connection, so that no round
+    /// need ask them again, least of all right after they were started.
+    woken: bool,
     /// Received bytes that wait until there is room for more calls.
     unread: Vec<u8>,
     reading: Reading,
@@ -430,7 +433,10 @@ impl Connection {
             let taken = self.take_requests(context);
             if let Some(busy) = &mut self.busy {
                 let owner = Owner { shard: &self.shard, mailbox: &self.mailbox, caller: &self.caller };
-                busy.calls.poll(&owner, context, now);
+                if std::mem::take(&mut busy.woken) {
+                    busy.calls.poll_running(&self.mailbox, context);
+                }
+                busy.calls.start_pending(&owner, context, now);
             }
             // Calls that ended at once made room, and nobody would wake us for it.
             if taken == 0 && !(self.mailbox.has_requests() && self.has_room_for_calls()) {
@@ -627,6 +633,9 @@ impl Future for Connection {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let connection = self.get_mut();
         connection.mailbox.outbox().register(context.waker());
+        if let Some(busy) = &mut connection.busy {
+            busy.woken = true;
+        }
         for _ in 0..MAX_ROUNDS {
             match connection.round(context) {
                 Ok(Round::Progress) => {}
