@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
-use support::proxies::{Proxy, Relay, apache, caddy, haproxy, nginx};
+use support::proxies::{Proxy, apache, caddy, haproxy, nginx, socket_directory};
 use support::raw::{PING, PONG, Raw, frame};
 use support::{Setup, Wootz};
 
@@ -23,14 +23,21 @@ const APPLICATION: &str = r#"echo "$HTTP_X_FORWARDED_FOR|$HTTP_COOKIE|$REQUEST_U
 type Install = fn(&str) -> Proxy;
 
 fn wootz(ping_interval: &str, path: &str) -> Wootz {
+    setup(ping_interval, path).start()
+}
+
+fn setup(ping_interval: &str, path: &str) -> Setup {
     let setup = Setup::sh(APPLICATION).setting("limits.ping_interval", format!("{ping_interval:?}"));
-    setup.setting("listen.path", format!("{path:?}")).start()
+    setup.setting("listen.path", format!("{path:?}"))
 }
 
 /// What `wootz proxy` prints for the configuration of this server, which listens on the port that it was given.
 fn snippet(wootz: &Wootz, arguments: &[&str]) -> String {
-    let listen = wootz.address().to_string();
-    let output = wootz.run(&[&["proxy"], arguments, &["--listen", &listen]].concat());
+    snippet_for(wootz, arguments, &wootz.address().to_string())
+}
+
+fn snippet_for(wootz: &Wootz, arguments: &[&str], listen: &str) -> String {
+    let output = wootz.run(&[&["proxy"], arguments, &["--listen", listen]].concat());
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     String::from_utf8(output.stdout).expect("UTF-8")
 }
@@ -98,9 +105,13 @@ fn works(arguments: &[&str], path: &str, install: Install) {
     let proxy = install(&snippet(&wootz, arguments));
     carries(proxy.address(), &wootz, path);
     pings_keep(proxy.address(), path);
-    let relay = Relay::to(wootz.address());
-    let to = relay.address();
-    let proxy = install(&snippet(&wootz, &[arguments, &["--to", &to]].concat()));
+    let directory = socket_directory();
+    let socket = format!("unix:{}", directory.path().join("wootz.ws").display());
+    let addresses = format!("[\"127.0.0.1:0\", {socket:?}]");
+    // The workers of a web server are somebody else.
+    let wootz =
+        setup("300ms", path).setting("listen.address", addresses).setting("listen.unix_mode", "\"0666\"").start();
+    let proxy = install(&snippet_for(&wootz, arguments, &socket));
     carries(proxy.address(), &wootz, path);
 }
 

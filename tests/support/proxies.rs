@@ -130,43 +130,7 @@ pub fn haproxy(defaults: &str, site: &str) -> Proxy {
     Proxy::start(directory, address, Command::new("/usr/sbin/haproxy").args(["-db", "-f"]).arg(file))
 }
 
-/// A Unix socket that anybody may connect to and that leads to a TCP address.
-pub struct Relay {
-    directory: TempDir,
-}
-
-impl Relay {
-    /// Connections are served by threads that end with them.
-    pub fn to(address: SocketAddr) -> Self {
-        let directory = directory();
-        let listener = UnixListener::bind(directory.path().join("ws")).expect("a socket");
-        open_to_all(&directory.path().join("ws"), 0o777);
-        std::thread::spawn(move || {
-            for inner in listener.incoming() {
-                let (inner, outer) = (inner.expect("a connection"), TcpStream::connect(address));
-                if let Ok(outer) = outer {
-                    join(inner, outer);
-                }
-            }
-        });
-        Self { directory }
-    }
-
-    /// Where it is, as `wootz proxy --to` takes it.
-    pub fn address(&self) -> String {
-        format!("unix:{}", self.directory.path().join("ws").display())
-    }
-}
-
-fn join(inner: UnixStream, outer: TcpStream) {
-    let (mut from_inner, mut to_inner) = (inner.try_clone().expect("a socket"), inner);
-    let (mut from_outer, mut to_outer) = (outer.try_clone().expect("a socket"), outer);
-    std::thread::spawn(move || {
-        io::copy(&mut from_inner, &mut to_outer).ok();
-        to_outer.shutdown(Shutdown::Write).ok();
-    });
-    std::thread::spawn(move || {
-        io::copy(&mut from_outer, &mut to_inner).ok();
-        to_inner.shutdown(Shutdown::Write).ok();
-    });
+/// A directory for a Unix socket that every web server can reach, whoever its workers are.
+pub fn socket_directory() -> TempDir {
+    directory()
 }
