@@ -11,8 +11,8 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::acceptor::Alpn;
@@ -26,9 +26,6 @@ pub const MAX_TRANSMIT_BYTES: usize = 256 << 10;
 
 /// What is kept of a handshake message in several records. The longest ClientHello of a browser has 2 KiB.
 const MAX_KEPT_BYTES: usize = 32 << 10;
-
-/// What may come in records that carry nothing (empty, padding, updates of keys), until one carries something.
-const MAX_BYTES_OF_NOTHING: usize = 64 << 10;
 
 /// What a record is longer than its plaintext, of every suite, and a `KeyUpdate` before it.
 const RECORD_OVERHEAD_BYTES: usize = 96;
@@ -73,8 +70,6 @@ pub struct TlsConnection {
     pending: Vec<u8>,
     /// Whether the peer waits for something in `pending`.
     urgent: bool,
-    /// Bytes of records since the last one that carried something.
-    bytes_of_nothing: usize,
     /// Whether our `close_notify` is out.
     closing: bool,
 }
@@ -113,7 +108,6 @@ impl TlsConnection {
             received: Received::default(),
             pending: Vec::new(),
             urgent: false,
-            bytes_of_nothing: 0,
             closing: false,
         })
     }
@@ -194,14 +188,14 @@ impl TlsConnection {
         if self.received.bytes.len() <= MAX_KEPT_BYTES {
             return Ok(());
         }
-        self.say_close();
+        let mut received = mem::take(&mut self.received);
+        self.say_close(&mut received.bytes);
         Err(TlsError::LongHandshakeMessage(MAX_KEPT_BYTES))
     }
 
     /// Lets rustls work through `bytes`. Gives how many of them it is done with.
     fn process(&mut self, bytes: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, TlsError> {
         let mut used = 0;
-        let before = plaintext.len();
         loop {
             let UnbufferedStatus { mut discard, state } = self.rustls.process_tls_records(&mut bytes[used..]);
             match state {
@@ -225,7 +219,7 @@ impl TlsConnection {
                 }
                 Ok(_) => return Err(TlsError::Server("early data came, which is not offered".to_owned())),
                 Err(error) => {
-                    self.flush_rustls();
+                    self.take_queued();
                     return Err(error.into());
                 }
             }
@@ -234,43 +228,23 @@ impl TlsConnection {
         if self.stage == Stage::Handshake && !self.rustls.is_handshaking() {
             self.stage = Stage::Open;
         }
-        self.count_nothing(used, plaintext.len() - before)?;
         Ok(used)
     }
 
-    fn count_nothing(&mut self, used: usize, carried: usize) -> Result<(), TlsError> {
-        if carried > 0 || self.stage == Stage::Handshake {
-            self.bytes_of_nothing = 0;
-            return Ok(());
-        }
-        self.bytes_of_nothing += used;
-        if self.bytes_of_nothing <= MAX_BYTES_OF_NOTHING {
-            return Ok(());
-        }
-        self.say_close();
-        Err(TlsError::NothingInRecords(self.bytes_of_nothing))
+    /// Puts `close_notify` into `pending`, if the handshake came far enough for one. `kept` is what rustls has not used.
+    fn say_close(&mut self, kept: &mut [u8]) {
+        // Without space it is only queued, and taken from there.
+        let _ = with_traffic(&mut self.rustls, kept, |mut traffic| traffic.queue_close_notify(&mut []));
+        self.take_queued();
     }
 
-    /// Puts `close_notify` into `pending`, if the handshake came far enough for one.
-    fn say_close(&mut self) {
-        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.rustls.process_tls_records(&mut []).state {
-            // Without space it is only queued, and `flush_rustls` finds it.
-            let _ = traffic.queue_close_notify(&mut []);
-        }
-        self.flush_rustls();
-    }
-
-    /// Moves what rustls has to say into `pending`: the alert after an error, or our `close_notify`.
-    fn flush_rustls(&mut self) {
-        loop {
-            match self.rustls.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(data)) => {
-                    encode(data, &mut self.pending);
-                    self.urgent = true;
-                }
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => self.stage = Stage::ClosedByPeer,
-                _ => break,
+    /// Moves what rustls has queued into `pending`: the alert after an error, or our `close_notify`.
+    fn take_queued(&mut self) {
+        // As long as something is queued, rustls does not look at what came. It must not: after an error it can't.
+        while self.rustls.wants_write() {
+            if let Ok(ConnectionState::EncodeTlsData(data)) = self.rustls.process_tls_records(&mut []).state {
+                encode(data, &mut self.pending);
+                self.urgent = true;
             }
         }
     }
@@ -303,7 +277,7 @@ impl TlsConnection {
             }
             self.encrypt_record(&mut rest, bytes, out).inspect_err(|_| {
                 self.stage = Stage::Failed;
-                self.flush_rustls();
+                self.take_queued();
                 self.poll_transmit(out);
             })?;
             taken += bytes;
@@ -318,12 +292,12 @@ impl TlsConnection {
         loop {
             out.resize(start + space, 0);
             let written = if slices.first.len() >= bytes {
-                encrypt(&mut self.rustls, &slices.first[..bytes], &mut out[start..])
+                encrypt(&mut self.rustls, &mut self.received.bytes, &slices.first[..bytes], &mut out[start..])
             } else {
                 // Joined behind the place of their record, so that no other buffer is needed.
                 slices.copy(bytes, out);
                 let (record, joined) = out[start..].split_at_mut(space);
-                encrypt(&mut self.rustls, joined, record)
+                encrypt(&mut self.rustls, &mut self.received.bytes, joined, record)
             };
             match written {
                 Ok(written) => {
@@ -374,7 +348,9 @@ impl TlsConnection {
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if !self.closing && self.stage != Stage::Failed {
             self.closing = true;
-            self.say_close();
+            let mut received = mem::take(&mut self.received);
+            self.say_close(&mut received.bytes);
+            self.received = received;
         }
         self.poll_transmit(out);
     }
@@ -495,14 +471,32 @@ impl From<NotEncrypted> for TlsError {
     }
 }
 
-fn encrypt(rustls: &mut UnbufferedServerConnection, payload: &[u8], space: &mut [u8]) -> Result<usize, NotEncrypted> {
-    match rustls.process_tls_records(&mut []).state {
-        Ok(ConnectionState::WriteTraffic(mut traffic)) => match traffic.encrypt(payload, space) {
-            Ok(written) => Ok(written),
-            Err(EncryptError::InsufficientSize(size)) => Err(NotEncrypted::Space(size.required_size)),
-            Err(EncryptError::EncryptExhausted) => Err(NotEncrypted::KeysUsedUp),
-        },
-        _ => Err(NotEncrypted::WrongState),
+/// Lets `act` write, if the handshake is complete. rustls insists on seeing what it did not use before: `kept`.
+fn with_traffic<T>(
+    rustls: &mut UnbufferedServerConnection,
+    kept: &mut [u8],
+    act: impl FnOnce(WriteTraffic<'_, ServerConnectionData>) -> T,
+) -> Option<T> {
+    loop {
+        match rustls.process_tls_records(kept).state {
+            Ok(ConnectionState::WriteTraffic(traffic)) => return Some(act(traffic)),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            _ => return None,
+        }
+    }
+}
+
+fn encrypt(
+    rustls: &mut UnbufferedServerConnection,
+    kept: &mut [u8],
+    payload: &[u8],
+    space: &mut [u8],
+) -> Result<usize, NotEncrypted> {
+    match with_traffic(rustls, kept, |mut traffic| traffic.encrypt(payload, space)) {
+        Some(Ok(written)) => Ok(written),
+        Some(Err(EncryptError::InsufficientSize(size))) => Err(NotEncrypted::Space(size.required_size)),
+        Some(Err(EncryptError::EncryptExhausted)) => Err(NotEncrypted::KeysUsedUp),
+        None => Err(NotEncrypted::WrongState),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can end a TLS connection but a close, sorted by whose fault it is.
 
-use rustls::{AlertDescription, Error};
+use rustls::{AlertDescription, Error, PeerIncompatible};
 use thiserror::Error;
 
 /// Whose fault a failed connection is.
@@ -33,9 +33,6 @@ pub enum TlsError {
     /// A handshake message, or parts of one, are longer than is kept for a connection.
     #[error("a handshake message is longer than {0} bytes")]
     LongHandshakeMessage(usize),
-    /// Record after record came, and none carried anything.
-    #[error("{0} bytes of records carried nothing")]
-    NothingInRecords(usize),
     /// A TLS 1.2 connection encrypted as much as its keys may.
     #[error("the keys of a TLS 1.2 connection are used up")]
     KeysUsedUp,
@@ -49,7 +46,7 @@ impl TlsError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::PlainHttp | Self::Alert(_) | Self::Incompatible(_) | Self::Protocol(_) => Fault::Peer,
-            Self::LongHandshakeMessage(_) | Self::NothingInRecords(_) | Self::KeysUsedUp => Fault::Limit,
+            Self::LongHandshakeMessage(_) | Self::KeysUsedUp => Fault::Limit,
             Self::Server(_) => Fault::Server,
         }
     }
@@ -59,6 +56,10 @@ impl From<Error> for TlsError {
     fn from(error: Error) -> Self {
         match error {
             Error::AlertReceived(alert) => Self::Alert(alert),
+            // Every client that speaks TLS 1.2 tells them.
+            Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired) => {
+                Self::Incompatible("the client speaks no TLS 1.2 or newer".to_owned())
+            }
             Error::PeerIncompatible(why) => Self::Incompatible(format!("{why:?}")),
             Error::NoApplicationProtocol => Self::Incompatible("no protocol of ALPN".to_owned()),
             error @ (Error::InappropriateMessage { .. }
