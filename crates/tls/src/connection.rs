@@ -198,6 +198,7 @@ impl TlsConnection {
         let mut used = 0;
         loop {
             let UnbufferedStatus { mut discard, state } = self.rustls.process_tls_records(&mut bytes[used..]);
+            let mut carried = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
@@ -205,6 +206,7 @@ impl TlsConnection {
                         plaintext.extend_from_slice(record.payload);
                         discard += record.discard;
                     }
+                    carried = true;
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => {
                     encode(data, &mut self.pending);
@@ -224,6 +226,10 @@ impl TlsConnection {
                 }
             }
             used += discard;
+            // The usual case, in which another round would only say that nothing is left.
+            if carried && used == bytes.len() && !self.rustls.wants_write() {
+                break;
+            }
         }
         if self.stage == Stage::Handshake && !self.rustls.is_handshaking() {
             self.stage = Stage::Open;
@@ -241,11 +247,11 @@ impl TlsConnection {
     /// Moves what rustls has queued into `pending`: the alert after an error, or our `close_notify`.
     fn take_queued(&mut self) {
         // As long as something is queued, rustls does not look at what came. It must not: after an error it can't.
-        while self.rustls.wants_write() {
-            if let Ok(ConnectionState::EncodeTlsData(data)) = self.rustls.process_tls_records(&mut []).state {
-                encode(data, &mut self.pending);
-                self.urgent = true;
-            }
+        while self.rustls.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(data)) = self.rustls.process_tls_records(&mut []).state
+        {
+            encode(data, &mut self.pending);
+            self.urgent = true;
         }
     }
 
