@@ -224,8 +224,8 @@ fn memory(world: &World, config: &Arc<ClientConfig>, make: impl Fn() -> Box<dyn 
     [fresh, open, used]
 }
 
-/// What the process grew by per connection, after one message of 16 KiB each way: the C library's heap, what it wastes, and the
-/// keys that aws-lc holds there. The clients come one after the other, so that their memory is used again.
+/// What the process grew by per connection, after one message of 16 KiB each way: the C library's heap, what it wastes,
+/// and the keys that aws-lc holds there. The clients come one after the other, so that their memory is used again.
 fn resident(config: &Arc<ClientConfig>, make: impl Fn() -> Box<dyn Side>) -> (Vec<Box<dyn Side>>, usize) {
     const HERD: usize = 5_000;
     const PAGE_BYTES: usize = 4096;

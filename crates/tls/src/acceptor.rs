@@ -39,8 +39,8 @@ impl Alpn {
 pub struct TlsSettings {
     /// The oldest version that is spoken. Default: TLS 1.2.
     pub oldest_version: Version,
-    /// What is offered inside, best first. A client that asks only for others is refused; one that doesn't ask is not. Default:
-    /// `http/1.1`.
+    /// What is offered inside, best first. A client that asks only for others is refused; one that doesn't ask is not.
+    /// Default: `http/1.1`.
     pub alpn: Vec<Alpn>,
 }
 
@@ -50,8 +50,8 @@ impl Default for TlsSettings {
     }
 }
 
-/// Makes the connections of a listener. Cheap to clone; all clones share their keys for tickets, so that a client resumes on
-/// any thread.
+/// Makes the connections of a listener. Cheap to clone; all clones share their keys for tickets, so that a client
+/// resumes on any thread.
 #[derive(Debug, Clone)]
 pub struct TlsAcceptor {
     config: Arc<ServerConfig>,
@@ -60,8 +60,8 @@ pub struct TlsAcceptor {
 impl TlsAcceptor {
     /// Speaks `settings` with `certificates`, also with those that they become by a reload.
     ///
-    /// Sessions are resumed by tickets that the client keeps; this server remembers none. The tickets' keys change every six
-    /// hours and are not kept over a restart. Early data is refused, because what comes in it may come twice.
+    /// Sessions are resumed by tickets that the client keeps; this server remembers none. The tickets' keys change
+    /// every six hours and are not kept over a restart. Early data is refused, because what comes in it may come twice.
     ///
     /// # Errors
     /// When the operating system has no randomness to give.

@@ -4,8 +4,9 @@
 //!  socket ── bytes ──> receive() ──> plaintext        plaintext ──> encrypt() ──> out ──> socket
 //!                         └── what the protocol sends ──> poll_transmit() ──^ ^── keep() ── what it did not take
 //! ```
-//! An idle connection owns its keys and no buffer. What must stay between two calls is kept as long as it must: the part of a
-//! record that came, and the ciphertext that the socket didn't take. Both are bounded, and both are freed with their capacity.
+//! An idle connection owns its keys and no buffer. What must stay between two calls is kept as long as it must: the
+//! part of a record that came, and the ciphertext that the socket didn't take. Both are bounded, and both are freed
+//! with their capacity.
 
 use std::fmt;
 use std::mem;
@@ -20,8 +21,8 @@ use crate::error::TlsError;
 use crate::first_bytes::{ANSWER_TO_PLAIN_HTTP, is_plain_http};
 use crate::record;
 
-/// Where [`TlsConnection::encrypt`] stops to take plaintext, so that no more than this and one record is ever kept for a peer
-/// that doesn't read.
+/// Where [`TlsConnection::encrypt`] stops to take plaintext, so that no more than this and one record is ever kept for
+/// a peer that doesn't read.
 pub const MAX_TRANSMIT_BYTES: usize = 256 << 10;
 
 /// What is kept of a handshake message in several records. The longest ClientHello of a browser has 2 KiB.
@@ -57,7 +58,8 @@ pub struct Progress {
     pub handshake_completed: bool,
     /// The peer sent `close_notify`: nothing comes after it. What is left to send may still be sent.
     pub closed_by_peer: bool,
-    /// When [`TlsConnection::poll_transmit`] or [`TlsConnection::encrypt`] has to be called for the protocol's own sake.
+    /// When [`TlsConnection::poll_transmit`] or [`TlsConnection::encrypt`] has to be called for the protocol's own
+    /// sake.
     pub transmit: Transmit,
 }
 
@@ -88,7 +90,8 @@ enum Stage {
 #[derive(Default)]
 struct Received {
     bytes: Vec<u8>,
-    /// Where the record begins that lacks something. Before it are parts of a handshake message that rustls decrypted in place.
+    /// Where the record begins that lacks something. Before it are parts of a handshake message that rustls decrypted
+    /// in place.
     cut_record: usize,
 }
 
@@ -112,8 +115,8 @@ impl TlsConnection {
         })
     }
 
-    /// Takes all of `input`, which just came from the socket in any cut, and appends what it carries to `plaintext`: never more
-    /// bytes than came, plus one record. `input` is decrypted where it lies, so that its content is lost.
+    /// Takes all of `input`, which just came from the socket in any cut, and appends what it carries to `plaintext`:
+    /// never more bytes than came, plus one record. `input` is decrypted where it lies, so that its content is lost.
     ///
     /// The end of the stream without `closed_by_peer` before means that somebody cut it.
     ///
@@ -237,7 +240,8 @@ impl TlsConnection {
         Ok(used)
     }
 
-    /// Puts `close_notify` into `pending`, if the handshake came far enough for one. `kept` is what rustls has not used.
+    /// Puts `close_notify` into `pending`, if the handshake came far enough for one. `kept` is what rustls has not
+    /// used.
     fn say_close(&mut self, kept: &mut [u8]) {
         // Without space it is only queued, and taken from there.
         let _ = with_traffic(&mut self.rustls, kept, |mut traffic| traffic.queue_close_notify(&mut []));
@@ -264,8 +268,8 @@ impl TlsConnection {
 
     /// Appends to `out` what waits, then the records that carry `plaintext`, and gives how many bytes of it were taken.
     ///
-    /// Slices are joined, so that each record but the last carries 16 KiB. It takes less than all where `out` has reached
-    /// [`MAX_TRANSMIT_BYTES`], and nothing before the handshake is complete or after a close or an error.
+    /// Slices are joined, so that each record but the last carries 16 KiB. It takes less than all where `out` has
+    /// reached [`MAX_TRANSMIT_BYTES`], and nothing before the handshake is complete or after a close or an error.
     ///
     /// # Errors
     /// When the keys of a TLS 1.2 connection are used up, after 2^24 records. The `close_notify` is in `out`.
@@ -327,6 +331,7 @@ impl TlsConnection {
     }
 
     /// Takes back the end of what was given to send, because the socket is full. It is the first that is given again.
+    /// It has to be given back before anything else is called.
     pub fn keep(&mut self, unsent: &[u8]) {
         if unsent.is_empty() {
             return;
@@ -350,7 +355,8 @@ impl TlsConnection {
         self.pending.len()
     }
 
-    /// Appends to `out` what waits and, once the handshake is complete, `close_notify`. Nothing can be encrypted after it; what the peer still sends is received.
+    /// Appends to `out` what waits and, once the handshake is complete, `close_notify`. Nothing can be encrypted after
+    /// it; what the peer still sends is received.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         if !self.closing && self.stage != Stage::Failed {
             self.closing = true;

@@ -15,7 +15,8 @@ pub const ANSWER_TO_TLS: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 const METHODS: [&[u8]; 10] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI "];
 
-/// Whether `first_bytes` begin an HTTP request, so far as they go. No TLS record begins with a letter, so one byte suffices.
+/// Whether `first_bytes` begin an HTTP request, so far as they go. No TLS record begins with a letter, so one byte
+/// suffices.
 pub fn is_plain_http(first_bytes: &[u8]) -> bool {
     !first_bytes.is_empty()
         && METHODS.iter().any(|method| {
@@ -24,7 +25,8 @@ pub fn is_plain_http(first_bytes: &[u8]) -> bool {
         })
 }
 
-/// Whether `first_bytes` begin a ClientHello of SSL 3.0 or any TLS, so far as they go. No HTTP request begins with its first byte.
+/// Whether `first_bytes` begin a ClientHello of SSL 3.0 or any TLS, so far as they go. No HTTP request begins with its
+/// first byte.
 pub fn looks_like_client_hello(first_bytes: &[u8]) -> bool {
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;

@@ -1,9 +1,9 @@
 //! TLS without IO, and the certificates of a server.
 //!
-//! [`TlsConnection`] turns ciphertext into plaintext and back in the caller's buffers, so that an idle connection owns nothing
-//! but its keys. [`Certificates`] reads keys and chains, says everything that is wrong with them at once, chooses by the name a
-//! client asks for, and takes what was replaced while the server runs. [`TlsAcceptor`] joins the two. Nothing here knows a
-//! socket or reads a clock; only [`Certificates`] reads files, when it is told to.
+//! [`TlsConnection`] turns ciphertext into plaintext and back in the caller's buffers, so that an idle connection owns
+//! nothing but its keys. [`Certificates`] reads keys and chains, says everything that is wrong with them at once,
+//! chooses by the name a client asks for, and takes what was replaced while the server runs. [`TlsAcceptor`] joins the
+//! two. Nothing here knows a socket or reads a clock; only [`Certificates`] reads files, when it is told to.
 
 mod acceptor;
 mod certificates;

@@ -1,5 +1,5 @@
-//! The certificates of a server: read and judged at once, chosen by the name that a client asks for, taken anew when their files
-//! were replaced.
+//! The certificates of a server: read and judged at once, chosen by the name that a client asks for, taken anew when
+//! their files were replaced.
 //!
 //! What is shown is always whole: a replacement that is broken changes nothing, and is told about once.
 
@@ -67,7 +67,8 @@ pub struct CertificateStatus {
 }
 
 impl Certificates {
-    /// Reads all files and judges them as of `now`. The first certificate is shown to whoever asks for none or an unknown name.
+    /// Reads all files and judges them as of `now`. The first certificate is shown to whoever asks for none or an
+    /// unknown name.
     ///
     /// # Errors
     /// All that is wrong with any of them, in the order of `settings`.
@@ -95,8 +96,8 @@ impl Certificates {
 
     /// Like [`Self::reload`] where the files have another content than before. For a look every few seconds.
     ///
-    /// A certificate and its key are never replaced at the same moment, so that something broken is told only when the next
-    /// look finds it the same.
+    /// A certificate and its key are never replaced at the same moment, so that something broken is told only when the
+    /// next look finds it the same.
     pub fn reload_if_changed(&self, now: SystemTime) -> Reload {
         let files = read_all(&self.settings);
         let found = Fingerprint::of(&files);

@@ -50,8 +50,8 @@ impl Table {
         &self.entries
     }
 
-    /// The first certificate for `name` that a client with these `schemes` can check, else the first for the name. Who asks for
-    /// no name or an unknown one is shown the first of all.
+    /// The first certificate for `name` that a client with these `schemes` can check, else the first for the name. Who
+    /// asks for no name or an unknown one is shown the first of all.
     pub(super) fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Arc<CertifiedKey> {
         let named = name.and_then(|name| self.named(&name.to_ascii_lowercase()));
         let chosen = match named {

@@ -33,8 +33,7 @@ impl Authority {
         authority.openssl(&format!(
             "req -x509 {EC} -nodes -keyout root.key -out root.pem -subj /CN=root -days 30 -addext keyUsage=keyCertSign"
         ));
-        authority
-            .openssl(&format!("req {EC} -nodes -keyout intermediate.key -out intermediate.csr -subj /CN=intermediate"));
+        authority.openssl(&format!("req {EC} -nodes -keyout intermediate.key -out intermediate.csr -subj /CN=inter"));
         authority.write("ca.ext", "basicConstraints=critical,CA:true\nkeyUsage=keyCertSign\n");
         authority.openssl(
             "x509 -req -in intermediate.csr -CA root.pem -CAkey root.key -days 30 -extfile ca.ext -out intermediate.pem",
@@ -64,7 +63,8 @@ impl Authority {
         self.openssl(&format!("req {newkey} -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
         self.write("leaf.ext", format!("subjectAltName={}\n", names.join(",")));
         self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA intermediate.pem -CAkey intermediate.key -days 10 -extfile leaf.ext -out {name}.pem"
+            "x509 -req -in {name}.csr -CA intermediate.pem -CAkey intermediate.key -days 10 -extfile leaf.ext \
+             -out {name}.pem"
         ));
         self.write(&format!("{name}.chain.pem"), self.read(&format!("{name}.pem")) + &self.read("intermediate.pem"));
         self.settings(&format!("{name}.chain.pem"), &format!("{name}.key"))
