@@ -10,6 +10,7 @@ mod identity;
 mod listen;
 mod origin;
 mod runner;
+mod tls;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +49,7 @@ pub(crate) fn resolve(
     let runner = resolver.runner();
     let config = Config {
         listen: resolver.listen(),
+        tls: resolver.tls(),
         identity: resolver.identity(),
         calls: resolver.calls(),
         pipes: resolver.pipes(),

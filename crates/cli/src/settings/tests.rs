@@ -42,9 +42,10 @@ fn another(row: &Row) -> String {
         Kind::Text | Kind::Path => r#""/a \"b\" \\ é""#.to_owned(),
         Kind::Choice { now, .. } => format!("{:?}", now.last().expect("a choice has words")),
         Kind::List(_) | Kind::Command => r#"["x", "y z"]"#.to_owned(),
+        Kind::Files => r#"["/x", "/y z"]"#.to_owned(),
         Kind::Map => r#"{ A = "1", "b.c" = "2 = 3" }"#.to_owned(),
         Kind::Mode => r#""0600""#.to_owned(),
-        Kind::Addresses => r#"["[::1]:7", "unix:/a \"b\".ws", "systemd"]"#.to_owned(),
+        Kind::Addresses => r#"["[::1]:7", "plain:127.0.0.1:8", "unix:/a \"b\".ws", "systemd"]"#.to_owned(),
     }
 }
 
