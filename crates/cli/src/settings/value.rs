@@ -284,7 +284,7 @@ impl Kind {
             Self::Map => r#"a table of texts such as { APP_ENV = "production" }"#.to_owned(),
             Self::Mode => r#"permission bits such as "0660""#.to_owned(),
             Self::Addresses => {
-                r#"an IP address with a port such as "127.0.0.1:8888" (with plain: before it never with TLS), "unix:/path", "systemd", or a list of these"#
+                r#"an IP address with a port such as "127.0.0.1:8888", "unix:/path", "systemd", or a list of these"#
                     .to_owned()
             }
         }
