@@ -5,6 +5,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -104,7 +105,11 @@ fn sslscan_finds_nothing_weak() {
     for version in ["TLSv1.2", "TLSv1.3"] {
         assert!(said.lines().any(|line| line.starts_with(version) && line.contains("enabled")), "{said}");
     }
-    assert!(said.contains("Compression disabled"), "{said}");
+    assert!(said.contains("Session renegotiation not supported"), "{said}");
+    assert!(
+        said.lines().filter(|line| line.contains("vulnerable")).all(|line| line.contains("not vulnerable")),
+        "{said}"
+    );
     let offered = |line: &&str| line.starts_with("Preferred ") || line.starts_with("Accepted ");
     let ciphers: Vec<_> = said.lines().filter(offered).collect();
     assert!(!ciphers.is_empty(), "{said}");
@@ -119,9 +124,7 @@ fn sslscan_finds_nothing_weak() {
 fn certificate_that_is_replaced_is_shown_to_new_connections_and_open_ones_stay() {
     let (authority, wootz) = served(echo());
     let mut before = authority.open(wootz.address());
-    let shown = |authority: &Authority| {
-        authority.connect(wootz.address(), "localhost", "").expect("TLS").certificate()
-    };
+    let shown = |authority: &Authority| authority.connect(wootz.address(), "localhost", "").expect("TLS").certificate();
     let first = before.certificate();
     assert_eq!(shown(&authority), first);
 
@@ -164,7 +167,7 @@ fn certificate_is_chosen_by_the_name_that_is_asked_for() {
     let b = authority.connect(wootz.address(), "b.example", "").expect("TLS");
     assert_ne!(a.certificate(), b.certificate());
     let error = authority.connect(wootz.address(), "c.example", "").err().expect("another name");
-    assert!(error.to_string().contains("NotValidForName"), "{error}");
+    assert!(error.to_string().contains("not valid for name"), "{error}");
     wootz.wait_for_log_line(&["no TLS", "alert"]);
 }
 
@@ -184,6 +187,7 @@ fn check_names_what_is_wrong_with_a_certificate_or_its_key() {
     authority.issue_for("expired", "localhost", "-days -1");
     fs::write(authority.path("pass"), "secret words\n").expect("a file of the test");
     fs::write(authority.path("wrong"), "other words\n").expect("a file of the test");
+    fs::set_permissions(authority.path("pass"), fs::Permissions::from_mode(0o600)).expect("a file of the test");
     authority.openssl("pkcs8 -topk8 -in localhost.key -out locked.key -passout file:pass");
     authority.openssl("ec -aes128 -in localhost.key -out legacy.key -passout file:pass");
     let leaf = authority.openssl("x509 -in localhost.pem");
@@ -191,9 +195,12 @@ fn check_names_what_is_wrong_with_a_certificate_or_its_key() {
     let directory = tempfile::tempdir().expect("a directory");
     let of = |name: &str| authority.path(name).display().to_string();
     let pair = |cert: &str, key: &str| format!("cert = \"{}\"\nkey = \"{}\"", of(cert), of(key));
-    let opened = |with: &str| pair("localhost.pem", "locked.key") + &format!("\nkey_passphrase_file = \"{}\"", of(with));
+    let opened =
+        |with: &str| pair("localhost.pem", "locked.key") + &format!("\nkey_passphrase_file = \"{}\"", of(with));
 
-    for (lines, expected) in [(pair("localhost.pem", "localhost.key"), "wss://127.0.0.1:8888/"), (opened("pass"), "wss://")] {
+    for (lines, expected) in
+        [(pair("localhost.pem", "localhost.key"), "wss://127.0.0.1:8888/"), (opened("pass"), "wss://")]
+    {
         let (code, said) = check(directory.path(), &lines);
         assert!(code == Some(0) && said.contains(expected), "{said}");
         assert!(!said.contains("warning"), "{said}");
@@ -333,7 +340,7 @@ fn slow_reader_is_closed_with_1013_and_others_notice_nothing() {
 fn browser_that_stops_reading_its_replies_gets_them_all_later() {
     let (authority, wootz) = served(echo().setting("limits.outbox", "\"256KiB\""));
     let mut slow = authority.open(wootz.address());
-    rustix::net::sockopt::set_socket_recv_buffer_size(&slow.stream.sock, 8 * 1024).expect("a socket");
+    rustix::net::sockopt::set_socket_recv_buffer_size(&slow.stream.sock, 64 * 1024).expect("a socket");
     let message = "y".repeat(100_000);
     // More than sockets and queues hold, from a thread of its own: the server stops to read in between.
     let frames: Vec<Vec<u8>> = (0..60).map(|number| text(&format!("{number} {message}"))).collect();
@@ -435,7 +442,8 @@ fn handshake_that_stalls_anywhere_is_ended_and_one_byte_by_byte_is_not() {
         // Only the whole ClientHello gets an answer; none gets HTTP.
         assert!(!raw.rest().starts_with(b"HTTP"));
     }
-    assert_eq!(authority.open(wootz.address()).ask("a b"), "a b");
+    let mut other = authority.open(wootz.address());
+    assert_eq!(other.ask("a b"), "a b");
     assert_eq!(wootz.status()["connections"]["open"], 1);
 }
 
@@ -444,8 +452,9 @@ fn two_thousand_stalled_handshakes_keep_nobody_out() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the hard limit");
-    let (authority, wootz) =
-        served(echo().settings("limits.handshake_timeout = \"10m\"\npipes.requests = false\nlimits.max_handshakes = 1500"));
+    let (authority, wootz) = served(
+        echo().settings("limits.handshake_timeout = \"10m\"\npipes.requests = false\nlimits.max_handshakes = 1500"),
+    );
     let mut open: Vec<Secure> = (0..20).map(|_| authority.open(wootz.address())).collect();
     let hello = client_hello(&authority);
     let stalled: Vec<Raw> = (0..2000)

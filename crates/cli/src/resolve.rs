@@ -10,9 +10,9 @@ mod identity;
 mod listen;
 mod origin;
 mod runner;
-mod tls;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::ffi::OsString;
 

@@ -36,7 +36,7 @@ pub use metrics::{
     CallStatus, ConnectionStatus, FailureStatus, PushStatus, RefusalStatus, RunnerStatus, Status, WorkerStatus,
 };
 pub use push::FifoError;
-pub use tls::CertificateStatus;
 pub use server::{Handle, RunError, Running, Server, StartError};
+pub use tls::CertificateStatus;
 pub use unix_socket::UnixSocketError;
 pub use wootz_runner::{Application, Call, CallError, CallEvent, Caller, ConnectionId, Message, Replies};

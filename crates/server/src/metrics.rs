@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
 use crate::tls::CertificateStatus;
+use serde::Serialize;
 use wootz_runner::{ApplicationFault, CallError};
 
 /// The counters of one shard. Only its own thread writes them.

@@ -20,8 +20,8 @@ use crate::dispatch::{TurnLimits, Turns};
 use crate::listener::{self, ListenError};
 use crate::metrics::{self, Counters, RunnerStatus, Status};
 use crate::push::{Directory, FifoError, GlobalPipe, Pusher};
-use crate::tls::{self, LoadedCertificates, NoCertificates};
 use crate::shard::{INBOX, Parts, PreparedShard, Shard, ShardCommand};
+use crate::tls::{self, LoadedCertificates, NoCertificates};
 use crate::unix_socket::{SocketFile, UnixSocketError};
 
 type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send + Sync>;
@@ -461,7 +461,8 @@ impl Doors {
             let handle = self.handle.clone();
             tokio::task::spawn_local(async move { http.serve(handle).await })
         });
-        let certificates = self.handle.shared.certificates.clone().map(|loaded| tokio::task::spawn_local(tls::watch(loaded)));
+        let certificates =
+            self.handle.shared.certificates.clone().map(|loaded| tokio::task::spawn_local(tls::watch(loaded)));
         for shard in self.handle.shared.shards.iter().cloned() {
             tokio::task::spawn_local(stop_after(shard, self.handle.clone()));
         }

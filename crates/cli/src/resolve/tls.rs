@@ -22,7 +22,10 @@ impl Resolver<'_> {
             (0, _) => self.problem("tls.key", "needs tls.cert too: the certificate that it belongs to"),
             (_, 0) => self.problem("tls.cert", "needs tls.key too: the key that it belongs to"),
             (certs, keys) if certs != keys => {
-                self.problem("tls.key", &format!("has {keys} for {certs} in tls.cert: each needs its own, in the same order"));
+                self.problem(
+                    "tls.key",
+                    &format!("has {keys} for {certs} in tls.cert: each needs its own, in the same order"),
+                );
             }
             _ => return self.certificates(certs, keys, passphrase_file),
         }

@@ -397,7 +397,11 @@ impl Value {
             Self::Files(paths) => {
                 let texts: Vec<String> = paths.iter().map(|path| quoted(path)).collect();
                 // A comma would be taken for the end of a path.
-                if texts.len() == 1 && !paths[0].contains(',') { texts.concat() } else { format!("[{}]", texts.join(", ")) }
+                if texts.len() == 1 && !paths[0].contains(',') {
+                    texts.concat()
+                } else {
+                    format!("[{}]", texts.join(", "))
+                }
             }
             Self::Map(pairs) if pairs.is_empty() => "{}".to_owned(),
             Self::Map(pairs) => {

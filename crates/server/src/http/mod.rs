@@ -93,7 +93,8 @@ impl From<HeadError> for NoUpgrade {
             HeadError::SpeaksTls => Self::Answered {
                 response: wootz_tls::ANSWER_TO_TLS.to_vec(),
                 status: 400,
-                reason: "TLS came where it is not spoken: set tls.cert and tls.key of [tls], or connect by ws://".to_owned(),
+                reason: "TLS came where it is not spoken: set tls.cert and tls.key of [tls], or connect by ws://"
+                    .to_owned(),
             },
             HeadError::NoTls(error) => Self::NoTls(error),
             HeadError::Gone => Self::Gone,

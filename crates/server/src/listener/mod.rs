@@ -430,7 +430,10 @@ mod tests {
     fn a_taken_port_is_an_error_also_when_its_owner_would_share_it() {
         let first = bind(&listen(&[local(0)], PortTaken::Refuse), None).expect("a free port");
         let port = port_of(&first.shards[0][0]);
-        assert!(matches!(bind(&listen(&[local(port)], PortTaken::Refuse), None), Err(ListenError::AddressInUse { .. })));
+        assert!(matches!(
+            bind(&listen(&[local(port)], PortTaken::Refuse), None),
+            Err(ListenError::AddressInUse { .. })
+        ));
         let next = bind(&listen(&[local(port)], PortTaken::TryNext), None).expect("another port");
         assert!(port_of(&next.shards[0][0]) > port);
     }

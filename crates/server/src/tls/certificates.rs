@@ -63,9 +63,7 @@ impl LoadedCertificates {
 
     pub(crate) fn status(&self) -> Vec<CertificateStatus> {
         let status = self.certificates.status(SystemTime::now()).into_iter();
-        status
-            .map(|of| CertificateStatus { file: of.path, names: of.names, days_left: of.days_left })
-            .collect()
+        status.map(|of| CertificateStatus { file: of.path, names: of.names, days_left: of.days_left }).collect()
     }
 
     fn tell(&self, reload: Reload) {
