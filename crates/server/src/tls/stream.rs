@@ -122,7 +122,7 @@ impl TlsStream {
         let progress = tls.receive(received, plaintext);
         if tls.transmit() == Transmit::Now {
             // What the socket does not take is the writer's to send. A dead socket says so when it is read.
-            let _ = send_encrypted(&self.socket, tls, |tls, out| Ok(tls.poll_transmit(out)));
+            let _ = send_encrypted(&self.socket, tls, what_waits);
         }
         if progress.map_err(failed)?.closed_by_peer {
             *end = End::Said;
@@ -135,7 +135,7 @@ impl TlsStream {
         let State::Begun { tls, .. } = &mut self.state else { return Ok(Sent::default()) };
         let mut sent = Sent::default();
         if tls.transmit() == Transmit::Now {
-            sent.left = send_encrypted(&self.socket, tls, |tls, out| Ok(tls.poll_transmit(out)))?.1;
+            sent.left = send_encrypted(&self.socket, tls, what_waits)?.left;
             if tls.transmit() == Transmit::Now {
                 return if sent.left == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(sent) };
             }
@@ -143,8 +143,8 @@ impl TlsStream {
         if slices.is_empty() {
             return Ok(sent);
         }
-        let (taken, left) = send_encrypted(&self.socket, tls, |tls, out| encrypt(tls, slices, out))?;
-        Ok(Sent { taken, left: sent.left + left })
+        let more = send_encrypted(&self.socket, tls, |tls, out| encrypt(tls, slices, out))?;
+        Ok(Sent { taken: more.taken, left: sent.left + more.left })
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
@@ -154,10 +154,10 @@ impl TlsStream {
     /// Says that nothing comes any more, then ends the writing side.
     pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let State::Begun { tls, .. } = &mut self.state {
-            send_encrypted(&self.socket, tls, |tls, out| Ok(tls.close(out)))?;
+            send_encrypted(&self.socket, tls, the_end)?;
             while tls.transmit() == Transmit::Now {
                 ready!(self.socket.poll_write_ready(context))?;
-                send_encrypted(&self.socket, tls, |tls, out| Ok(tls.poll_transmit(out)))?;
+                send_encrypted(&self.socket, tls, what_waits)?;
             }
         }
         self.socket.poll_shutdown(context)
@@ -167,7 +167,7 @@ impl TlsStream {
 impl Drop for TlsStream {
     fn drop(&mut self) {
         if let State::Begun { tls, .. } = &mut self.state {
-            let _ = send_encrypted(&self.socket, tls, |tls, out| Ok(tls.close(out)));
+            let _ = send_encrypted(&self.socket, tls, the_end);
         }
     }
 }
@@ -186,13 +186,23 @@ fn encrypt(tls: &mut TlsConnection, slices: &[IoSlice<'_>], out: &mut Vec<u8>) -
     tls.encrypt(&parts[..filled], out)
 }
 
-/// Sends what `fill` appends to the thread's buffer; the connection keeps what the socket does not take. Gives what `fill` gave, and the bytes
-/// that left.
-fn send_encrypted<T>(
+fn what_waits(tls: &mut TlsConnection, out: &mut Vec<u8>) -> Result<usize, TlsError> {
+    tls.poll_transmit(out);
+    Ok(0)
+}
+
+fn the_end(tls: &mut TlsConnection, out: &mut Vec<u8>) -> Result<usize, TlsError> {
+    tls.close(out);
+    Ok(0)
+}
+
+/// Sends what `fill` appends to the thread's buffer; the connection keeps what the socket does not take. `fill` gives how many bytes
+/// of the plaintext it took.
+fn send_encrypted(
     socket: &Transport,
     tls: &mut TlsConnection,
-    fill: impl FnOnce(&mut TlsConnection, &mut Vec<u8>) -> Result<T, TlsError>,
-) -> io::Result<(T, usize)> {
+    fill: impl FnOnce(&mut TlsConnection, &mut Vec<u8>) -> Result<usize, TlsError>,
+) -> io::Result<Sent> {
     CIPHERTEXT.with_borrow_mut(|out| {
         out.clear();
         let filled = fill(tls, out);
@@ -206,6 +216,6 @@ fn send_encrypted<T>(
             }
         }
         tls.keep(&out[left..]);
-        Ok((filled.map_err(failed)?, left))
+        Ok(Sent { taken: filled.map_err(failed)?, left })
     })
 }
