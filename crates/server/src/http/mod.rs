@@ -516,6 +516,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spoken_here_is_the_sites_own_scheme_unless_a_proxy_says_another() {
+        use Scheme::{Http, Https};
+        let cases = [
+            ("Host: example.com", "example.com", 443, Https),
+            ("Host: localhost:8888", "localhost", 8888, Https),
+            ("Host: a\r\nX-Forwarded-Proto: http", "a", 80, Http),
+            ("X-A: b", "", 1234, Https),
+        ];
+        for (fields, name, port, scheme) in cases {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            let Ok(Parsed::Complete { request, .. }) = parse(head.as_bytes(), &HeadLimits::default()) else {
+                panic!("{fields}")
+            };
+            assert_eq!(Site::of(&request, Some(1234), Https), Site { name, port, scheme }, "{fields}");
+        }
+    }
+
+    #[test]
     fn a_path_serves_itself_and_what_is_below_it() {
         let cases = [
             ("/", "/", true),
