@@ -79,7 +79,8 @@ fn health_readiness_and_metrics_are_served() {
     api.push(json!({"to": {"all": true}, "text": "hi"}));
     let metrics = api.ask("GET", "/metrics");
     assert!(metrics.head.contains("application/openmetrics-text"), "{metrics:?}");
-    for line in ["wootz_connections_open 1", "wootz_pushes_queued_total 1", "wootz_calls_running 0", "# EOF"] {
+    let refused = "wootz_connections_refused_by_total{setting=\"identity.guests\"} 0";
+    for line in ["wootz_connections_open 1", "wootz_pushes_queued_total 1", "wootz_calls_running 0", refused, "# EOF"] {
         assert!(metrics.body.lines().any(|found| found == line), "{line} in {}", metrics.body);
     }
     assert_eq!(client.text(), "hi");

@@ -446,3 +446,25 @@ fn server_that_ends_answers_a_waiting_push_or_closes_and_never_hangs() {
     wootz.signal(rustix::process::Signal::TERM);
     assert_eq!(wootz.wait().code(), Some(0));
 }
+
+#[test]
+fn every_curl_of_the_documentation_works_as_it_is_written() {
+    let text = std::fs::read_to_string(support::repository().join("docs/push.md")).expect("docs/push.md");
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("curl --unix-socket wootz.sock ")).collect();
+    assert!(lines.len() >= 8, "{lines:?}");
+    for line in lines {
+        let wootz = application().start();
+        let mut client = wootz.connect_as("user=42");
+        let id = wootz.id_of(client.port());
+        // Events do not end by themselves: 28 says that the time was up.
+        let line =
+            if line.contains("/v1/events") { format!("{line} -m 1 || [ $? = 28 ]") } else { format!("{line} --fail") };
+        let mut shell = std::process::Command::new("sh");
+        support::run(shell.args(["-c", &line]).current_dir(wootz.directory()).env("ID", &id));
+        if line.contains("\"user\"") {
+            assert_eq!(client.text(), "hi");
+        } else if line.contains("DELETE") {
+            assert_eq!(client.closed(), 1000);
+        }
+    }
+}

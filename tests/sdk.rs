@@ -190,15 +190,28 @@ fn variables(wootz: &Wootz) -> String {
     format!("env[SDK] = {}\nenv[WOOTZ_CONTROL] = {}\n", sdk.display(), socket.display())
 }
 
-#[test]
-fn call_joins_a_channel_with_the_token_that_it_was_given() {
-    let code = "<?php require getenv('SDK') . '/php/autoload.php'; Wootz\\Push::join('news'); echo 'joined';";
-    let setup = Setup::command(&["php", "join.php"]).file("join.php", code);
-    let wootz = setup.setting("application.environment.SDK", format!("{:?}", repository().join("sdk"))).start();
+/// A page that joins a channel for the connection that it is called for.
+const JOIN: &str = "require getenv('SDK') . '/php/autoload.php'; Wootz\\Push::join('news'); echo 'joined';";
+
+/// Has a call join, and looks whether the channel reaches its browser.
+fn check_join(wootz: &Wootz) {
     let mut client = wootz.connect();
     assert_eq!(client.ask("/join"), "joined");
     assert_eq!(wootz.api().push(json!({"to": {"channel": "news"}, "text": "hi"}))["queued"], 1);
     assert_eq!(client.text(), "hi");
+}
+
+#[test]
+fn call_joins_a_channel_with_the_token_that_it_was_given() {
+    let setup = Setup::command(&["php", "join.php"]).file("join.php", &format!("<?php {JOIN}"));
+    check_join(&setup.setting("application.environment.SDK", format!("{:?}", repository().join("sdk"))).start());
+}
+
+#[test]
+fn call_under_php_fpm_joins_with_its_token_too() {
+    let fpm = PhpFpm::start(1, &format!("env[SDK] = {}", repository().join("sdk").display()));
+    let script = fpm.script("join.php", JOIN);
+    check_join(&Setup::fastcgi(&fpm.address(), &script).start());
 }
 
 #[test]

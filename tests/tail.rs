@@ -2,13 +2,14 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use support::api::EventLines;
 use support::client::Client;
-use support::{Setup, Wootz, wait_until};
+use support::daemon::Daemon;
+use support::{Setup, Wootz, run, wait_until};
 
 const APPLICATION: &str = r#"
 [ "$WOOTZ_EVENT" = validate ] && { printf '%s' "${HTTP_COOKIE#user=}"; exit; }
@@ -79,9 +80,9 @@ fn slow_listener_is_told_how_many_events_it_lost_and_nobody_waits_for_it() {
     let wootz = application().start();
     let mut client = wootz.connect();
     let mut slow = EventLines::listen(wootz.api(), "?payload=1");
-    let text = "x".repeat(2000);
+    let text = "x".repeat(8000);
     let mut api = wootz.api();
-    for _ in 0..5000 {
+    for _ in 0..1500 {
         assert_eq!(api.push(json!({"to": {"all": true}, "text": text}))["queued"], 1);
         assert_eq!(client.text(), text);
     }
@@ -91,7 +92,7 @@ fn slow_listener_is_told_how_many_events_it_lost_and_nobody_waits_for_it() {
     let mut told = 0;
     // What it was told and what it lost are all of them, sooner or later.
     while told < 100 {
-        assert_eq!(events.event_named("push")["bytes"], 2000);
+        assert_eq!(events.event_named("push")["bytes"], 8000);
         told += 1;
     }
 }
@@ -110,91 +111,69 @@ fn listeners_are_bounded_and_their_places_are_given_back() {
     });
 }
 
-/// A running `wootz tail`, ended when it is dropped.
-struct Tail {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Tail {
-    fn start(wootz: &Wootz, arguments: &[&str]) -> Self {
-        let mut command: Command = support::wootz(wootz.directory());
-        let mut child = command.arg("tail").args(arguments).stdout(Stdio::piped()).spawn().expect("the wootz binary");
-        let lines = BufReader::new(child.stdout.take().expect("piped"));
-        Self { child, lines }
+/// A browser of user 42 that asks again and again, as long as the test looks at something.
+fn while_somebody_asks<T>(wootz: &Wootz, look: impl FnOnce() -> T) -> T {
+    struct Stop<'s>(&'s AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).expect("UTF-8");
-        assert!(line.ends_with('\n'), "it ended: {line:?}");
-        line.trim_end().to_owned()
-    }
-}
-
-impl Drop for Tail {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// Asks until the command has begun to listen.
-fn until_it_listens(wootz: &Wootz, tail: &mut Tail) -> String {
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let address = wootz.address();
+    let (stopped, address) = (AtomicBool::new(false), wootz.address());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut client = Client::connect(address, "/", &[("Cookie", "user=42")]);
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stopped.load(Ordering::Relaxed) {
                 client.ask("/hello");
             }
         });
-        let line = tail.line();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        line
+        // Also where the look fails: the scope waits for the one who asks.
+        let _stop = Stop(&stopped);
+        look()
     })
+}
+
+fn tail(wootz: &Wootz, arguments: &[&str]) -> Daemon {
+    Daemon::start(support::wootz(wootz.directory()).arg("tail").args(arguments))
 }
 
 #[test]
 fn command_prints_a_line_per_event_for_people_or_as_json() {
     let wootz = application().start();
-    let mut tail = Tail::start(&wootz, &[]);
-    let line = until_it_listens(&wootz, &mut tail);
+    let (people, json) = (tail(&wootz, &[]), tail(&wootz, &["--json", "--payload", "--user", "42"]));
+    let has = |daemon: &Daemon, part: &str| {
+        let log = daemon.log();
+        log.lines().find(|line| line.contains(part)).map(str::to_owned)
+    };
+    let (line, reply) = while_somebody_asks(&wootz, || {
+        let line = wait_until("a line for people", || has(&people, "  reply  "));
+        (line, wait_until("a line of JSON", || has(&json, "\"event\":\"reply\"")))
+    });
     let words: Vec<&str> = line.split_whitespace().collect();
-    assert!(words.len() >= 4 && words[0].len() == 12 && words[2].len() == 8, "{line}");
-    assert!(!line.contains("/hello") && !line.contains("secret"), "{line}");
-    let mut json = Tail::start(&wootz, &["--json", "--payload", "--user", "42"]);
-    let mut event: Value = serde_json::from_str(&until_it_listens(&wootz, &mut json)).expect("JSON");
-    while event["event"] != "reply" {
-        event = serde_json::from_str(&json.line()).expect("JSON");
-    }
-    assert_eq!((&event["text"], &event["user"]), (&json!("secret reply"), &json!("42")));
+    assert!(words[0].len() == 12 && words[2].len() == 8 && words[3] == "42", "{line}");
+    let log = people.log();
+    assert!(!log.contains("/hello") && !log.contains("secret"), "{log}");
+    let reply: Value = serde_json::from_str(&reply).expect("JSON");
+    assert_eq!((&reply["text"], &reply["user"]), (&json!("secret reply"), &json!("42")));
 }
 
 #[test]
-fn command_ends_with_the_server_and_quietly_when_nobody_reads() {
-    let mut wootz = application().start();
-    let mut tail = Tail::start(&wootz, &["--json"]);
-    until_it_listens(&wootz, &mut tail);
-    let unread = std::mem::replace(&mut tail.lines, BufReader::new(empty_output()));
-    drop(unread);
-    wait_until("it ends when nobody reads", || {
-        let mut client = wootz.connect();
-        client.ask("/x");
-        tail.child.try_wait().expect("a child of ours").map(|status| assert!(status.success(), "{status:?}"))
-    });
-    let mut tail = Tail::start(&wootz, &["--json"]);
-    until_it_listens(&wootz, &mut tail);
-    wootz.signal(rustix::process::Signal::TERM);
-    assert_eq!(wootz.wait().code(), Some(0));
-    wait_until("it ends with the server", || tail.child.try_wait().expect("a child of ours"));
+fn command_ends_quietly_when_nobody_reads_any_more() {
+    let wootz = application().start();
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(r#"{ "$0" tail --json; echo "it ended with $?" >ended; } | head -n 1"#);
+    shell.arg(env!("CARGO_BIN_EXE_wootz")).current_dir(wootz.directory());
+    let printed = while_somebody_asks(&wootz, || run(&mut shell));
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    assert_eq!(wootz.content("ended"), "it ended with 0\n");
 }
 
-/// Output of a program that says nothing.
-fn empty_output() -> std::process::ChildStdout {
-    let mut child = Command::new("true").stdout(Stdio::piped()).spawn().expect("true");
-    let output = child.stdout.take().expect("piped");
-    child.wait().expect("a child of ours");
-    output
+#[test]
+fn command_ends_with_the_server() {
+    let mut wootz = application().start();
+    let mut events = tail(&wootz, &["--json"]);
+    while_somebody_asks(&wootz, || wait_until("it listens", || (!events.log().is_empty()).then_some(())));
+    wootz.signal(rustix::process::Signal::TERM);
+    assert_eq!(wootz.wait().code(), Some(0));
+    wait_until("it ends with the server", || events.has_ended().then_some(()));
 }

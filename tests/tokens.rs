@@ -78,7 +78,7 @@ fn token_is_the_user_whichever_way_it_comes_and_nobody_else_sees_it() {
     for client in [&mut by_header, &mut by_query, &mut by_protocol, &mut with_own] {
         assert!(client.ask("/").starts_with("ann|"));
     }
-    for client in [&mut by_query, &mut by_protocol, &mut with_own] {
+    for client in [&mut by_header, &mut by_query, &mut by_protocol, &mut with_own] {
         let environment = client.ask("/env");
         assert!(!environment.contains(&token), "a call sees the token: {environment}");
     }
@@ -153,6 +153,19 @@ fn new_keys_are_taken_while_the_server_runs_and_broken_ones_are_not() {
     replace(&site.secret(), other);
     wait_until("the new key is in use", || (site.status(&new) == 101).then_some(()));
     assert_eq!(site.status(&old), 401);
+}
+
+#[test]
+fn token_that_expires_beyond_all_clocks_harms_nobody() {
+    let site = Site::start("");
+    let until = |expires: &str| site.status(&token(&format!("{{'sub': 'ann', 'exp': {expires}}}"), SECRET));
+    assert_eq!(until("253402300799"), 101, "the last second of 9999");
+    for expires in ["253402300800", "9223372036854775807", "18446744073709551615", "1e15", "1e300"] {
+        assert_eq!(until(expires), 401, "{expires}");
+    }
+    site.wootz.wait_for_log_line(&["401", "from 1970 to 9999"]);
+    let mut client = bearer(&site.wootz, &of("ann")).expect("valid");
+    assert!(client.ask("/").starts_with("ann|"));
 }
 
 /// As a program does that never leaves half a file.

@@ -32,21 +32,22 @@ pub struct Programs {
     php: PathBuf,
     node: PathBuf,
     pick: PathBuf,
-    redis: PathBuf,
+    redis_server: PathBuf,
+    redis_benchmark: PathBuf,
     floor_epoll: PathBuf,
     floor_tokio: PathBuf,
 }
 
-const USAGE: &str = "usage: bench WOOTZ ECHO WEBSOCKETD PHP_FPM NGINX PHP NODE PICK REDIS [ROW…]
-rows: memory push echo exec handshakes lifetimes fpm fpm-many nginx isolate flood http session identity recheck (all, if none is named)
+const USAGE: &str = "usage: bench WOOTZ ECHO WEBSOCKETD PHP_FPM NGINX PHP NODE PICK REDIS_SERVER REDIS_BENCHMARK [ROW…]
+rows: memory push control echo exec handshakes lifetimes fpm fpm-many nginx isolate flood http session identity recheck (all, if none is named)
 WOOTZ is the server, ECHO the embedding example that echoes, PICK the example that reads a session, the others are its peers and what it calls; the floors lie beside this program";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let paths: Vec<PathBuf> = arguments.by_ref().take(9).map(PathBuf::from).collect();
+    let paths: Vec<PathBuf> = arguments.by_ref().take(10).map(PathBuf::from).collect();
     let wanted: Vec<String> = arguments.collect();
     let unknown = wanted.iter().find(|name| rows::ALL.iter().all(|row| row.name != **name));
-    let (Ok(paths), None) = (<[PathBuf; 9]>::try_from(paths), unknown) else {
+    let (Ok(paths), None) = (<[PathBuf; 10]>::try_from(paths), unknown) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -59,13 +60,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(paths: [PathBuf; 9], wanted: &[String]) -> io::Result<ExitCode> {
+fn run(paths: [PathBuf; 10], wanted: &[String]) -> io::Result<ExitCode> {
     pinning::pin_this_thread(pinning::CLIENT_CORE)?;
-    let [wootz, echo, websocketd, php_fpm, nginx, php, node, pick, redis] = paths;
+    let [wootz, echo, websocketd, php_fpm, nginx, php, node, pick, redis_server, redis_benchmark] = paths;
     let own = std::env::current_exe()?;
     let (floor_epoll, floor_tokio) = (own.with_file_name("floor_epoll"), own.with_file_name("floor_tokio"));
-    let programs =
-        Programs { wootz, echo, websocketd, php_fpm, nginx, php, node, pick, redis, floor_epoll, floor_tokio };
+    let programs = Programs {
+        wootz,
+        echo,
+        websocketd,
+        php_fpm,
+        nginx,
+        php,
+        node,
+        pick,
+        redis_server,
+        redis_benchmark,
+        floor_epoll,
+        floor_tokio,
+    };
     let mut table = Table::default();
     for row in rows::ALL.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name)) {
         eprintln!("bench: {}: {}", row.name, row.doing);

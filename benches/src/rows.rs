@@ -1,5 +1,6 @@
 //! One file per row (or rows) of the table.
 
+mod control;
 mod echo;
 mod exec;
 mod flood;
@@ -36,9 +37,10 @@ pub struct Row {
 }
 
 /// All of them, in the order of the table.
-pub const ALL: [Row; 15] = [
+pub const ALL: [Row; 16] = [
     memory::ROW,
     push::ROW,
+    control::ROW,
     echo::ROW,
     exec::ROW,
     handshakes::ROW,

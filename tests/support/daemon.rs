@@ -38,6 +38,11 @@ impl Daemon {
         })
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -241,7 +246,7 @@ impl Nginx {
         let socket = wootz.map_or(String::new(), |wootz| {
             format!(
                 "location /socket {{ proxy_pass http://{wootz}/; proxy_http_version 1.1; proxy_set_header Host $http_host; \
-                 proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}\n"
+                 proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}\n"
             )
         });
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]

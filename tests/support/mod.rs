@@ -7,10 +7,12 @@
 
 pub mod api;
 pub mod authority;
+pub mod certificates;
 pub mod client;
 pub mod daemon;
 mod log;
 pub mod process;
+pub mod proxies;
 pub mod raw;
 mod server;
 mod setup;

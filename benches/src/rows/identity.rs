@@ -112,7 +112,7 @@ fn come_and_go(server: &Server, fields: &str, count: usize, at_once: usize) -> i
 fn from_redis(programs: &Programs, table: &mut Table) -> io::Result<()> {
     let arguments = ["--port", "{port}", "--bind", "127.0.0.1", "--save", "", "--dir", "{directory}"];
     let redis = Server::launch(&Launch {
-        program: &programs.redis,
+        program: &programs.redis_server,
         arguments: &arguments,
         core: SERVER_CORE,
         files: &[],

@@ -4,9 +4,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::{OsStringValueParser, PathBufValueParser};
+use clap::builder::{OsStringValueParser, PathBufValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
+use crate::commands::proxy::{FORMS, NAMES};
 use crate::settings::{Dev, FileChoice, FlagValue, Override, Sources, TABLE, help_list};
 
 /// The whole command line.
@@ -26,6 +27,8 @@ pub(crate) fn command() -> Command {
         .subcommand(tail())
         .subcommand(check())
         .subcommand(config())
+        .subcommand(proxy())
+        .subcommand(doctor())
 }
 
 fn serve() -> Command {
@@ -140,14 +143,63 @@ fn config() -> Command {
         .args(setting_arguments())
 }
 
+fn proxy() -> Command {
+    Command::new("proxy")
+        .about("Print the lines that a web server needs to pass WebSockets on to this configuration")
+        .arg(
+            Arg::new("name")
+                .value_name("NAME")
+                .value_parser(PossibleValuesParser::new(NAMES))
+                .help("Whose lines; without it, all are listed"),
+        )
+        .arg(
+            Arg::new("for")
+                .long("for")
+                .value_name("FORM")
+                .value_parser(PossibleValuesParser::new(FORMS))
+                .help("Which form of apache's; the first is the default"),
+        )
+        .arg(
+            Arg::new("to")
+                .long("to")
+                .value_name("ADDR")
+                .help("host:port or unix:/path at which the proxy reaches wootz, where it is not listen.address"),
+        )
+        .arg(file_argument())
+        .arg(named("listen.address").expect("the address has a flag"))
+        .arg(set_argument())
+}
+
+fn doctor() -> Command {
+    let text = |name, value, help| Arg::new(name).long(name).value_name(value).help(help);
+    let seconds = |name, help| text(name, "SECONDS", help).value_parser(clap::value_parser!(u64).range(1..=86_400));
+    Command::new("doctor")
+        .about("Connect through the public URL, and say which hop breaks, who is to blame, and what to change")
+        .arg(
+            Arg::new("url")
+                .value_name("URL")
+                .required(true)
+                .help("What the page connects to: wss://, ws://, https:// or http://"),
+        )
+        .arg(text("cookie", "COOKIE", "Send this field Cookie: NAME=VALUE; NAME=VALUE"))
+        .arg(text("origin", "ORIGIN", "The page's origin, where it is not the URL's own"))
+        .arg(text("message", "TEXT", "Send this message and show its reply, in place of the text ping"))
+        .arg(seconds("idle", "Then be silent for so long, and see whether the connection lasts"))
+        .arg(text("direct", "URL", "Go to wootz itself too, past the proxy, and compare: ws://127.0.0.1:8888/"))
+        .arg(
+            text("ca", "FILE", "Believe the authorities in this file, and not this machine's (PEM)")
+                .value_parser(PathBufValueParser::new()),
+        )
+        .arg(flag("insecure", "Go on in spite of a bad certificate; it is told all the same"))
+        .arg(seconds("timeout", "How long each answer may take").default_value("10"))
+        .arg(flag("json", "Print the same as JSON"))
+        .arg(file_argument())
+        .arg(named("control.socket").expect("the control socket has a flag"))
+}
+
 /// What every command takes that reads the settings as `serve` does.
 fn setting_arguments() -> Vec<Arg> {
     let own = TABLE.iter().filter_map(|row| named(row.key));
-    let set = Arg::new("set")
-        .long("set")
-        .value_name("KEY=VALUE")
-        .action(ArgAction::Append)
-        .help("Set any setting of the file; may be repeated");
     let command = Arg::new("command")
         .value_name("COMMAND")
         .num_args(1..)
@@ -155,7 +207,15 @@ fn setting_arguments() -> Vec<Arg> {
         .value_parser(OsStringValueParser::new())
         .help("Program that runs for each message, with its arguments");
     let dev = flag("dev", "For development: the console page on GET /, failures told to the browser, log.level debug");
-    [file_argument(), dev].into_iter().chain(own).chain([set, command]).collect()
+    [file_argument(), dev].into_iter().chain(own).chain([set_argument(), command]).collect()
+}
+
+fn set_argument() -> Arg {
+    Arg::new("set")
+        .long("set")
+        .value_name("KEY=VALUE")
+        .action(ArgAction::Append)
+        .help("Set any setting of the file; may be repeated")
 }
 
 fn file_argument() -> Arg {

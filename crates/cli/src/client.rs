@@ -58,7 +58,11 @@ fn socket(matches: &ArgMatches) -> Result<PathBuf, Failure> {
 impl Client {
     /// Connects to the server that these arguments and settings mean.
     pub(crate) fn connect(matches: &ArgMatches) -> Result<Self, Failure> {
-        let socket = socket(matches)?;
+        Ok(Self::connect_to(socket(matches)?)?)
+    }
+
+    /// Connects to the server at this socket.
+    pub(crate) fn connect_to(socket: PathBuf) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(&socket).with_context(|| {
             format!("no server listens at {} (is it running? `--socket PATH` names another place)", socket.display())
         })?;

@@ -3,6 +3,8 @@
 mod check;
 mod config;
 mod connections;
+mod doctor;
+pub(crate) mod proxy;
 mod push;
 mod serve;
 mod status;
@@ -31,6 +33,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("disconnect", arguments)) => connections::disconnect(arguments),
         Some(("channels", arguments)) => connections::channels(arguments),
         Some(("tail", arguments)) => tail::run(arguments),
+        Some(("proxy", arguments)) => proxy::run(arguments),
+        Some(("doctor", arguments)) => doctor::run(arguments),
         Some(_) | None => unreachable!("the command line accepts no other command"),
     }
 }

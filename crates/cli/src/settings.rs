@@ -31,10 +31,22 @@ pub(crate) struct Row {
     pub(crate) only: &'static [Way],
     /// The `identity.provider` that it means something to. `None`: all.
     pub(crate) provider: Option<&'static str>,
+    /// What of it is never printed.
+    pub(crate) secret: Secret,
     /// What it is, in one line.
     pub(crate) help: &'static str,
     /// Why the default is what it is.
     pub(crate) why: &'static str,
+}
+
+/// What of a setting's value is never printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secret {
+    Nothing,
+    /// User and password of a URL, and such parameters of it.
+    Login,
+    /// The texts of a table; their names are none.
+    Texts,
 }
 
 /// A flag of a setting.
@@ -85,6 +97,11 @@ impl Row {
         self
     }
 
+    const fn secret(mut self, secret: Secret) -> Self {
+        self.secret = secret;
+        self
+    }
+
     const fn provider(mut self, provider: &'static str) -> Self {
         self.provider = Some(provider);
         self
@@ -92,7 +109,7 @@ impl Row {
 }
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'static str, why: &'static str) -> Row {
-    Row { key, kind, default, flag: None, only: &[], provider: None, help, why }
+    Row { key, kind, default, flag: None, only: &[], provider: None, secret: Secret::Nothing, help, why }
 }
 
 const fn choice(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
@@ -283,6 +300,7 @@ pub(crate) static TABLE: &[Row] = &[
         "Where the sessions are: files:DIRECTORY, redis://HOST:PORT/DATABASE, mysql://USER:PASSWORD@HOST/DATABASE, postgres://…, sqlite:FILE; what php.ini has as session.save_path is understood too",
         "Where Debian's PHP keeps them.",
     )
+    .secret(Secret::Login)
     .provider("session"),
     row(
         "identity.session.serializer",
@@ -419,6 +437,7 @@ pub(crate) static TABLE: &[Row] = &[
         "Variables given to every call; with fastcgi its parameters too",
         "A call's environment holds what is named here, what is passed on, and what CGI says.",
     )
+    .secret(Secret::Texts)
     .only(&[Way::FreshProcess, Way::FastCgiServer, Way::KeptWorkers]),
     row(
         "application.pass_environment",
@@ -567,6 +586,7 @@ pub(crate) static TABLE: &[Row] = &[
         "Only you know it.",
     )
     .flag_of_runner("http", FlagValue::Named("URL"), "http")
+    .secret(Secret::Login)
     .only(HTTP),
     row(
         "application.http.keep",

@@ -18,7 +18,7 @@ use group::Index;
 pub use outbox::{Outbox, Queued, Watch};
 
 /// Where a connection stands in its hub; good until it leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(usize);
 
 /// Who something published is for.

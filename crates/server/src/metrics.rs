@@ -65,9 +65,15 @@ pub(crate) enum RefusedBy {
     HandshakesPerSecond,
     MaxHandshakes,
     ProxyProtocol,
+    AllowedOrigins,
+    Guests,
+    VerifyIp,
+    Session,
+    Jwt,
+    Application,
 }
 
-const REFUSED_BY: usize = 6;
+const REFUSED_BY: usize = 12;
 
 impl CallEnd {
     /// In one word, for operators who listen.
@@ -214,7 +220,7 @@ pub struct ConnectionStatus {
     pub accepted: u64,
     /// Handshakes answered with an error.
     pub refused: u64,
-    /// Browsers that were not let in by a limit or as no proxy, by the setting.
+    /// Browsers that were not let in by a limit, as no proxy or for who they are, by the setting.
     pub refused_by: RefusalStatus,
     /// Closed because they read too slowly (1013).
     pub slow_readers: u64,
@@ -237,6 +243,38 @@ pub struct RefusalStatus {
     pub max_handshakes: u64,
     /// `listen.proxy_protocol`: closed, as no trusted proxy or without a right header.
     pub proxy_protocol: u64,
+    /// `identity.allowed_origins`: 403.
+    pub allowed_origins: u64,
+    /// `identity.guests`: 401.
+    pub guests: u64,
+    /// `identity.verify_ip`: 403.
+    pub verify_ip: u64,
+    /// `identity.session`: 503, the store could not be asked or the session not be read.
+    pub session: u64,
+    /// `identity.jwt`: 401, a token that is not valid.
+    pub jwt: u64,
+    /// `identity.provider = "application"`: 403, it said no, or 503, it could not say.
+    pub application: u64,
+}
+
+impl RefusalStatus {
+    /// Each with the setting that it is for.
+    pub(crate) fn by_setting(&self) -> [(&'static str, u64); 12] {
+        [
+            ("limits.max_connections", self.max_connections),
+            ("limits.per_address", self.per_address),
+            ("limits.per_user", self.per_user),
+            ("limits.handshakes_per_second", self.handshakes_per_second),
+            ("limits.max_handshakes", self.max_handshakes),
+            ("listen.proxy_protocol", self.proxy_protocol),
+            ("identity.allowed_origins", self.allowed_origins),
+            ("identity.guests", self.guests),
+            ("identity.verify_ip", self.verify_ip),
+            ("identity.session", self.session),
+            ("identity.jwt", self.jwt),
+            ("identity.provider", self.application),
+        ]
+    }
 }
 
 /// The calls of a [`Status`].
@@ -342,6 +380,12 @@ pub(crate) fn sum<'c>(
             handshakes_per_second: total(|shard| &shard.refused_by[RefusedBy::HandshakesPerSecond as usize]),
             max_handshakes: total(|shard| &shard.refused_by[RefusedBy::MaxHandshakes as usize]),
             proxy_protocol: total(|shard| &shard.refused_by[RefusedBy::ProxyProtocol as usize]),
+            allowed_origins: total(|shard| &shard.refused_by[RefusedBy::AllowedOrigins as usize]),
+            guests: total(|shard| &shard.refused_by[RefusedBy::Guests as usize]),
+            verify_ip: total(|shard| &shard.refused_by[RefusedBy::VerifyIp as usize]),
+            session: total(|shard| &shard.refused_by[RefusedBy::Session as usize]),
+            jwt: total(|shard| &shard.refused_by[RefusedBy::Jwt as usize]),
+            application: total(|shard| &shard.refused_by[RefusedBy::Application as usize]),
         },
         slow_readers: total(|shard| &shard.slow_readers),
         messages: total(|shard| &shard.messages),

@@ -92,6 +92,7 @@ pub(crate) struct Shard {
     pub(crate) pusher: Pusher,
     /// Makes the tokens of calls. `None` where there is no control socket to show them to.
     pub(crate) capabilities: Option<CapabilityKey>,
+    began: Instant,
     phase: Cell<Phase>,
     phase_changed: Notify,
     tasks: Cell<usize>,
@@ -148,6 +149,7 @@ impl Shard {
             hub: RefCell::default(),
             timers: Timers::new(Instant::now()),
             read_buffer: RefCell::default(),
+            began: Instant::now(),
             phase: Cell::new(Phase::Serving),
             phase_changed: Notify::new(),
             tasks: Cell::new(0),
@@ -198,6 +200,11 @@ impl Shard {
         }
         let party = caller.user.as_ref().map_or(Party::Guest(caller.id.0), |user| Party::User(Arc::clone(user)));
         self.turns.acquire(party, Share::of(event), waits).await
+    }
+
+    /// How old the shard is, in whole seconds: enough for ages, and small enough to be kept for each connection.
+    pub(crate) fn seconds(&self) -> u32 {
+        u32::try_from(self.began.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Tells operators who listen what happened to a connection.

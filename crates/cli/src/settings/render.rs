@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 #[cfg(test)]
 use super::FlagValue;
-use super::value::Kind;
-use super::{Row, SECTIONS, Settings, TABLE, Way};
+use super::value::{Kind, Value};
+use super::{Row, SECTIONS, Secret, Settings, TABLE, Way};
 use crate::problem::Origin;
 
 /// Rows of one section, in the order of the table.
@@ -82,15 +82,53 @@ pub(crate) fn effective_file(settings: &Settings) -> String {
         writeln!(out, "{separator}[{section}]").expect(INFALLIBLE);
         for row in rows_of(section) {
             let (value, origin) = settings.entry(row.key);
-            let line = format!("{} = {}", row.section_and_name().1, value.to_toml());
+            let shown = without_secrets(row.secret, value);
+            let line = format!("{} = {}", row.section_and_name().1, shown.to_toml());
+            let hidden = if shown == *value { "" } else { "; secrets are not shown" };
             match origin {
                 Origin::Default => writeln!(out, "{line}"),
-                Origin::File { .. } | Origin::Variable(_) | Origin::Flag(_) => writeln!(out, "{line:<40}  # {origin}"),
+                Origin::File { .. } | Origin::Variable(_) | Origin::Flag(_) => {
+                    writeln!(out, "{line:<40}  # {origin}{hidden}")
+                }
             }
             .expect(INFALLIBLE);
         }
     }
     out
+}
+
+/// What stands for a secret.
+const HIDDEN: &str = "***";
+
+/// A value as it may stand in a bug report.
+fn without_secrets(secret: Secret, value: &Value) -> Value {
+    match (secret, value) {
+        (Secret::Login, Value::Text(text)) => Value::Text(without_login(text)),
+        (Secret::Texts, Value::Map(pairs)) => {
+            Value::Map(pairs.iter().map(|(name, _)| (name.clone(), HIDDEN.to_owned())).collect())
+        }
+        _ => value.clone(),
+    }
+}
+
+/// A URL without user, password and parameters that may be secrets. What is no well-written URL may have its password anywhere, so the last `@`
+/// ends it.
+fn without_login(text: &str) -> String {
+    const SECRETS: [&str; 5] = ["auth", "pass", "secret", "token", "key"];
+    let mut shown = match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, rest)), Some((_, place))) if rest.contains('@') => format!("{scheme}://{HIDDEN}@{place}"),
+        _ => text.to_owned(),
+    };
+    if let Some((place, query)) = shown.split_once('?') {
+        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if SECRETS.iter().any(|secret| name.to_ascii_lowercase().contains(secret)) => {
+                format!("{name}={HIDDEN}")
+            }
+            _ => pair.to_owned(),
+        });
+        shown = format!("{place}?{}", pairs.collect::<Vec<_>>().join("&"));
+    }
+    shown
 }
 
 /// The list of all settings that ends the help of `serve`.
@@ -119,7 +157,8 @@ pub(super) fn reference_page() -> String {
          `wootz.toml` of the directory that wootz is started in), its variable, a flag (its own, or `--set KEY=VALUE`).\n\
          An unknown key, a value that can't be read and a named file that is not there stop the start with exit code 2;\n\
          all mistakes are shown at once, each with its file and line. `wootz check` shows them without starting,\n\
-         `wootz config` prints what is in force and where it came from, `wootz config --default` prints a commented file.\n\n\
+         `wootz config` prints what is in force and where it came from, with `***` for secrets; `wootz config --default` prints a commented\n\
+         file.\n\n\
          In variables and flags a list is written with commas or as in the file (`a,b` or `[\"a\", \"b\"]`), a table as\n\
          `NAME=value,OTHER=value` or as in the file, and a command as words or, where one has a space, as in the file.\n\
          Relative paths begin where wootz is started.\n\n\
@@ -159,3 +198,26 @@ fn reference_entry(out: &mut String, row: &Row) {
 }
 
 const INFALLIBLE: &str = "a String takes all that is written to it";
+
+#[cfg(test)]
+mod tests {
+    use super::without_login;
+
+    #[test]
+    fn url_is_shown_without_its_secrets() {
+        for (text, shown) in [
+            ("redis://:secret@h:6379/0?prefix=a:", "redis://***@h:6379/0?prefix=a:"),
+            ("redis://me:sec@ret/x@h", "redis://***@h"),
+            ("redis://me:secret?x@h?db=1", "redis://***@h?db=1"),
+            ("tcp://h:1?weight=1&auth=secret&database=2", "tcp://h:1?weight=1&auth=***&database=2"),
+            ("tcp://h?auth[]=me&auth%5Bpass%5D=secret", "tcp://h?auth[]=***&auth%5Bpass%5D=***"),
+            ("tcp://a:1?Auth=secret, tcp://b:1?auth=secret", "tcp://a:1?Auth=***"),
+            ("mysql://me:secret@h/site?ssl-key=/k", "mysql://***@h/site?ssl-key=***"),
+            ("mysql://h/site", "mysql://h/site"),
+            ("files:2;/srv/s@home", "files:2;/srv/s@home"),
+            ("http://127.0.0.1:8000/base", "http://127.0.0.1:8000/base"),
+        ] {
+            assert_eq!(without_login(text), shown, "{text}");
+        }
+    }
+}

@@ -83,7 +83,9 @@ fn every_setting_can_be_written_in_the_file_and_read_back_from_the_effective_one
 
         let (again, problems) = from_text(&effective_file(&settings));
         assert_eq!(problems, "", "{}", row.key);
-        assert_eq!(&again.entry(row.key).0, value, "{}", row.key);
+        if row.secret != Secret::Texts {
+            assert_eq!(&again.entry(row.key).0, value, "{}", row.key);
+        }
     }
 }
 

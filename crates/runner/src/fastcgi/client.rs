@@ -72,6 +72,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// Waits until the server has read all that was written, and did not close. Ready at once where nobody can tell. Pending, without a
     /// later waking, where the connection has something to be read, be it its end.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The last request of this connection has been written. Lets the server know where that helps it.
+    fn end_of_requests(&mut self) {}
 }
 
 /// What a connection is good for after an answer.
@@ -116,7 +119,7 @@ pub(crate) async fn exchange<S: Transport>(
     let outgoing = head.body(exchange.call.message.payload().clone(), exchange.begin);
     let answer = Answer::new(exchange.call.event, exchange.limits);
     let silence = silence(exchange.limits);
-    let mut conversation = Conversation { connection, outgoing, answer, silence };
+    let mut conversation = Conversation { connection, outgoing, after: exchange.after, answer, silence };
     let stop = conversation.run(deadline, replies).await?;
     let reusable = exchange.after == AfterAnswer::Keep && conversation.is_over();
     let Rest { message, output_bytes, stderr } =
@@ -138,6 +141,7 @@ fn silence(limits: &Limits) -> Deadline {
 struct Conversation<'c, S> {
     connection: &'c mut S,
     outgoing: Outgoing,
+    after: AfterAnswer,
     answer: Answer,
     silence: Deadline,
 }
@@ -225,7 +229,12 @@ impl<S: Transport> Conversation<'_, S> {
             };
             match Pin::new(&mut *self.connection).poll_write(cx, bytes) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(length @ 1..)) => self.outgoing.advance(length),
+                Poll::Ready(Ok(length @ 1..)) => {
+                    self.outgoing.advance(length);
+                    if self.after == AfterAnswer::Close && self.outgoing.written() == Written::Whole {
+                        self.connection.end_of_requests();
+                    }
+                }
                 Poll::Ready(taken) if self.outgoing.written() == Written::ToRunNothing => {
                     return Err(taken.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
                 }

@@ -63,6 +63,14 @@ impl Transport for Connection {
             Self::Tcp(_) => Poll::Ready(()),
         }
     }
+
+    fn end_of_requests(&mut self) {
+        match self {
+            Self::Unix(socket) => socket.end_of_requests(),
+            // Whose process it is can't be known.
+            Self::Tcp(_) => {}
+        }
+    }
 }
 
 /// Whether a socket is open, with nothing to read. Asked of the kernel, because the runtime may not have heard yet.

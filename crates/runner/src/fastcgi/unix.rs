@@ -3,6 +3,7 @@
 //! Whoever watches a socket for room to write is woken by each read of the other side. Nearly every request fits at once, so a socket is first
 //! watched when its answer is waited for, for that alone, and for room only once there was none.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
 
@@ -67,6 +69,15 @@ impl UnixSocket {
         if is_quiet(&*self) { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Ends the sending half where php-fpm is the other side: its worker, which has answered, then goes on to its next request, and does not wait
+    /// for our close, to be woken by each read of its answer before. To other servers (Go's, flup's) a half-closed connection is an aborted one.
+    pub(super) fn end_of_requests(&self) {
+        if is_php_fpm(&self.socket) {
+            // An error means a socket that is gone, which the next read says better.
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        }
+    }
+
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let watched = watched(&mut self.watch, &self.socket, Interest::READABLE)?;
@@ -96,6 +107,24 @@ impl UnixSocket {
             ready!(watched.poll_write_ready(cx))?.clear_ready();
         }
     }
+}
+
+/// Whether the process that listens at the other end is php-fpm, by its name. It is looked at once, as long as the same process listens.
+fn is_php_fpm(socket: &OwnedFd) -> bool {
+    thread_local! {
+        static LISTENS: Cell<Option<(Pid, bool)>> = const { Cell::new(None) };
+    }
+    // A process of another namespace has no number here, and no name.
+    let Ok(listener) = rustix::net::sockopt::socket_peercred(socket) else { return false };
+    if let Some((pid, is_fpm)) = LISTENS.get()
+        && pid == listener.pid
+    {
+        return is_fpm;
+    }
+    let name = std::fs::read(format!("/proc/{}/comm", listener.pid.as_raw_nonzero()));
+    let is_fpm = name.is_ok_and(|name| name.starts_with(b"php-fpm"));
+    LISTENS.set(Some((listener.pid, is_fpm)));
+    is_fpm
 }
 
 /// The socket, watched for these things at least.
@@ -140,6 +169,15 @@ mod tests {
         let (theirs, _) = listener.accept().expect("a connection");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         (runtime, ours, theirs)
+    }
+
+    #[test]
+    fn only_php_fpm_is_told_that_no_request_follows() {
+        let (_runtime, ours, mut theirs) = connected();
+        ours.end_of_requests();
+        theirs.set_nonblocking(true).expect("a socket");
+        let read = theirs.read(&mut [0]);
+        assert_eq!(read.expect_err("no end").kind(), io::ErrorKind::WouldBlock, "this process is no php-fpm");
     }
 
     async fn read(socket: &mut UnixSocket) -> Vec<u8> {

@@ -101,8 +101,8 @@ impl Calls {
         self.pending_bytes = 0;
     }
 
-    /// Lets the running calls go on, and starts the next ones.
-    pub(crate) fn poll(&mut self, owner: &Owner<'_>, context: &mut Context<'_>, now: Instant) {
+    /// Lets the running calls go on. Needed only when something has woken them.
+    pub(crate) fn poll_running(&mut self, mailbox: &Mailbox, context: &mut Context<'_>) {
         for slot in &mut self.running {
             if let Some(call) = slot
                 && call.as_mut().poll(context).is_ready()
@@ -110,7 +110,11 @@ impl Calls {
                 *slot = None;
             }
         }
-        self.retire(owner.mailbox);
+        self.retire(mailbox);
+    }
+
+    /// Starts the calls that have their turn in this connection.
+    pub(crate) fn start_pending(&mut self, owner: &Owner<'_>, context: &mut Context<'_>, now: Instant) {
         while self.running.len() < owner.shard.config.calls.per_connection
             && let Some(request) = self.pending.pop_front()
         {

@@ -74,13 +74,16 @@ pub(crate) struct Connection {
     armed: Option<Instant>,
     /// What operators who listen are told at the end.
     close_code: Option<u16>,
-    end_reason: &'static str,
+    end: EndReason,
 }
 
 /// What a connection owns only while it has something to do.
 #[derive(Default)]
 struct Busy {
     calls: Calls,
+    /// Whether this connection was woken since its running calls were polled: what one waits for wakes the connection, so that no round
+    /// need ask them again, least of all right after they were started.
+    woken: bool,
     /// Received bytes that wait until there is room for more calls.
     unread: Vec<u8>,
     reading: Reading,
@@ -127,15 +130,39 @@ enum Over {
     Io(#[from] io::Error),
 }
 
-impl Over {
+/// The same in one byte, which a connection keeps for the moment when it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndReason {
+    Server,
+    Closed,
+    Vanished,
+    CloseTimedOut,
+    WriteStalled,
+    Network,
+}
+
+impl From<&Over> for EndReason {
+    fn from(over: &Over) -> Self {
+        match over {
+            Over::Closed => Self::Closed,
+            Over::Vanished => Self::Vanished,
+            Over::CloseTimedOut => Self::CloseTimedOut,
+            Over::WriteStalled => Self::WriteStalled,
+            Over::Io(_) => Self::Network,
+        }
+    }
+}
+
+impl EndReason {
     /// In a few words, without what the system said.
-    fn reason(&self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
+            Self::Server => "the server ended it",
             Self::Closed => "closed",
             Self::Vanished => "the browser went without a Close",
             Self::CloseTimedOut => "the closing handshake took too long",
             Self::WriteStalled => "too slow a reader",
-            Self::Io(_) => "the network failed",
+            Self::Network => "the network failed",
         }
     }
 }
@@ -150,7 +177,8 @@ impl Connection {
     pub(crate) fn new(shard: &Rc<Shard>, opened: Opened, now: Instant) -> Self {
         let caller = opened.caller;
         let reply_room_bytes = shard.config.limits.outbox_bytes;
-        let mailbox = Rc::new(Mailbox::new(opened.stream, opened.kind, reply_room_bytes, Arc::clone(&caller), now));
+        let mailbox =
+            Rc::new(Mailbox::new(opened.stream, opened.kind, reply_room_bytes, Arc::clone(&caller), shard.seconds()));
         mailbox.outbox().push_control(opened.response);
         let (user, session) = (caller.user.clone(), caller.session.clone());
         let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
@@ -176,7 +204,7 @@ impl Connection {
             blocked_since: None,
             armed: None,
             close_code: None,
-            end_reason: "the server ended it",
+            end: EndReason::Server,
         };
         connection.greet(opened.unread);
         connection
@@ -250,7 +278,7 @@ impl Connection {
             Verdict::Stay => {}
             Verdict::Move(user) => self.become_user(user, now),
             Verdict::End(reason) => {
-                tracing::info!(connection = %self.caller.id, reason, "closing with 4401");
+                tracing::info!(connection = %self.caller.id, %reason, "closing with 4401");
                 self.close_now(CloseCode::SessionEnded, "session ended", now);
             }
         }
@@ -286,12 +314,13 @@ impl Connection {
         }
         if self.expires.is_some_and(|expires| expires <= now) {
             self.expires = None;
+            tracing::info!(connection = %self.caller.id, reason = "its token has expired, or the time that the application gave it", "closing with 4401");
             self.close(CloseCode::SessionEnded, "session ended", now);
         }
         if let (Some(watched), Some(sessions)) = (&mut self.watched, &self.shard.sessions)
-            && watched.due <= now
+            && watched.due.is_some_and(|due| due <= now)
         {
-            sessions.recheck(self.key, watched, now);
+            sessions.recheck(self.key, self.caller.id, watched, now);
         }
         if let Some(pipe) = &mut self.pipe {
             pipe.drop_stale(now);
@@ -401,7 +430,10 @@ impl Connection {
             let taken = self.take_requests(context);
             if let Some(busy) = &mut self.busy {
                 let owner = Owner { shard: &self.shard, mailbox: &self.mailbox, caller: &self.caller };
-                busy.calls.poll(&owner, context, now);
+                if std::mem::take(&mut busy.woken) {
+                    busy.calls.poll_running(&self.mailbox, context);
+                }
+                busy.calls.start_pending(&owner, context, now);
             }
             // Calls that ended at once made room, and nobody would wake us for it.
             if taken == 0 && !(self.mailbox.has_requests() && self.has_room_for_calls()) {
@@ -510,6 +542,7 @@ impl Connection {
             self.mailbox.outbox().finish(Some(bytes_of(&close)));
             self.busy = None;
             self.pipe = None;
+            self.watched = None;
             self.mailbox.wake_replies();
         }
     }
@@ -534,6 +567,7 @@ impl Connection {
         self.stage = stage;
         self.busy = None;
         self.pipe = None;
+        self.watched = None;
         self.mailbox.wake_replies();
     }
 
@@ -552,7 +586,7 @@ impl Connection {
         let stale = self.pipe.as_ref().and_then(|pipe| pipe.stale_at());
         let keepalive = self.endpoint.poll_timeout(&self.shard.endpoint);
         let look = self.is_paused().then(|| Instant::now() + LOOK_EVERY);
-        let recheck = self.watched.as_ref().map(|watched| watched.due);
+        let recheck = self.watched.as_ref().and_then(|watched| watched.due);
         let earliest = [keepalive, self.expires, recheck, stalled, stale, look].into_iter().flatten().min();
         if let Some(deadline) = earliest
             && self.armed.is_none_or(|armed| deadline < armed)
@@ -575,7 +609,7 @@ impl Connection {
 
     fn end(&mut self, over: &Over) {
         tracing::debug!(connection = %self.caller.id, reason = %over, "connection ended");
-        self.end_reason = over.reason();
+        self.end = over.into();
         if self.shard.config.calls.on_disconnect == Notify::Call {
             let (shard, caller) = (Rc::clone(&self.shard), Arc::clone(&self.caller));
             self.shard.spawn(calls::run_detached(shard, caller, CallEvent::Disconnect));
@@ -593,6 +627,9 @@ impl Future for Connection {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let connection = self.get_mut();
         connection.mailbox.outbox().register(context.waker());
+        if let Some(busy) = &mut connection.busy {
+            busy.woken = true;
+        }
         for _ in 0..MAX_ROUNDS {
             match connection.round(context) {
                 Ok(Round::Progress) => {}
@@ -615,6 +652,6 @@ impl Drop for Connection {
         let channels = self.shard.hub.borrow_mut().leave(self.key);
         self.shard.left_channels(&self.caller, channels);
         self.shard.counters.closed();
-        self.shard.tell(&self.caller, || Kind::Closed { code: self.close_code, reason: self.end_reason });
+        self.shard.tell(&self.caller, || Kind::Closed { code: self.close_code, reason: self.end.as_str() });
     }
 }

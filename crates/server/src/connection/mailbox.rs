@@ -39,7 +39,8 @@ pub(crate) struct Mailbox {
     requests: RefCell<Option<Box<Requests>>>,
     /// Who is at the other end, for those who find the connection in the hub.
     caller: RefCell<Arc<Caller>>,
-    opened_at: Instant,
+    /// In seconds of the shard's life.
+    opened_at: u32,
     ending: Cell<Option<Ending>>,
     timer_fired: Cell<bool>,
     news: RefCell<Option<Box<News>>>,
@@ -76,7 +77,7 @@ impl Mailbox {
         kind: MailboxKind,
         reply_room_bytes: usize,
         caller: Arc<Caller>,
-        now: Instant,
+        opened_at: u32,
     ) -> Self {
         Self {
             outbox: Outbox::default(),
@@ -86,7 +87,7 @@ impl Mailbox {
             reply_wakers: RefCell::default(),
             requests: RefCell::default(),
             caller: RefCell::new(caller),
-            opened_at: now,
+            opened_at,
             ending: Cell::new(None),
             timer_fired: Cell::new(false),
             news: RefCell::default(),
@@ -194,7 +195,8 @@ impl Mailbox {
         self.caller.replace(caller);
     }
 
-    pub(crate) fn opened_at(&self) -> Instant {
+    /// When it opened, in seconds of the shard's life.
+    pub(crate) fn opened_at(&self) -> u32 {
         self.opened_at
     }
 

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -64,7 +63,7 @@ impl Filter {
 
     /// Rows of those that are still there.
     fn rows(&self, shard: &Shard, ids: &[u128]) -> Vec<Value> {
-        let (hub, now) = (shard.hub.borrow(), Instant::now());
+        let (hub, now) = (shard.hub.borrow(), shard.seconds());
         let views = ids.iter().filter_map(|id| hub.view(*id));
         let wanted = views.filter(|view| self.channel.as_ref().is_none_or(|channel| view.channels.contains(channel)));
         let row = |view: wootz_hub::View<'_, crate::connection::Mailbox>| {
@@ -74,7 +73,7 @@ impl Filter {
                 "id": caller.id.to_string(),
                 "user": view.user.map(|user| &**user),
                 "address": caller.remote.map(|remote| remote.to_string()),
-                "age_seconds": now.saturating_duration_since(view.mailbox.opened_at()).as_secs(),
+                "age_seconds": now.saturating_sub(view.mailbox.opened_at()),
                 "queued_bytes": view.mailbox.outbox().queued_bytes(),
                 "channels": channels,
             })

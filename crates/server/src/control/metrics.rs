@@ -4,6 +4,7 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -58,6 +59,11 @@ impl Collector for Figures {
         ];
         for (name, help, value) in counters {
             put(&mut encoder, name, help, &ConstCounter::new(value))?;
+        }
+        let help = "Browsers that were not let in, by the setting that decided";
+        let mut refused_by = encoder.encode_descriptor("connections_refused_by", help, None, MetricType::Counter)?;
+        for (setting, count) in connections.refused_by.by_setting() {
+            ConstCounter::new(count).encode(refused_by.encode_family(&[("setting", setting)])?)?;
         }
         Ok(())
     }

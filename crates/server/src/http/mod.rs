@@ -311,6 +311,7 @@ fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
     if !origin::is_allowed(request, &config.identity.allowed_origins) {
         let origin = String::from_utf8_lossy(request.header("origin").unwrap_or_default()).into_owned();
         let reason = format!("origin {origin:?} is not in identity.allowed_origins");
+        shard.counters.refused_by(RefusedBy::AllowedOrigins);
         return Err(NoUpgrade::status(403, &[], "origin not allowed", reason));
     }
     if shard.ending().is_some() {
@@ -342,17 +343,29 @@ async fn identify(shard: &Rc<Shard>, stream: &Stream, caller: &Describe<'_>) -> 
         settled = identity::settle(shard, &asked) => settled,
         () = stream.hung_up() => return Err(NoUpgrade::Gone),
     };
-    settled.map_err(|refusal| match refusal {
+    settled.map_err(|refusal| {
+        shard.counters.refused_by(refusal.refused_by());
+        unidentified(refusal)
+    })
+}
+
+/// The answer to a browser whose identity lets it not in.
+fn unidentified(refusal: NoIdentity) -> NoUpgrade {
+    match refusal {
         NoIdentity::BadToken(reason) => {
             let challenge = [("WWW-Authenticate", "Bearer error=\"invalid_token\"")];
             NoUpgrade::status(401, &challenge, "invalid token", reason)
         }
         NoIdentity::Refused(reason) => NoUpgrade::status(403, &[], "refused", reason),
+        NoIdentity::Elsewhere => {
+            let reason = "the session was recorded for another address than the browser's (identity.verify_ip)";
+            NoUpgrade::status(403, &[], "refused", reason)
+        }
         NoIdentity::GuestRefused => {
             NoUpgrade::status(401, &[], "sign in first", "guests are refused (identity.guests)")
         }
-        NoIdentity::Unsettled(reason) => unavailable(reason),
-    })
+        NoIdentity::Unsettled(reason) | NoIdentity::Unreadable(reason) => unavailable(reason),
+    }
 }
 
 async fn answer(shard: &Shard, stream: &mut Stream, response: &[u8]) -> std::io::Result<()> {
@@ -470,6 +483,9 @@ impl Describe<'_> {
         }
         for field in &self.request.headers {
             if HOP_FIELDS.iter().any(|hop| field.name.eq_ignore_ascii_case(hop)) {
+                continue;
+            }
+            if hides_token && field.name.eq_ignore_ascii_case("authorization") {
                 continue;
             }
             let offers = hides_token && field.name.eq_ignore_ascii_case("sec-websocket-protocol");

@@ -13,6 +13,7 @@ use wootz_protocol::handshake::Request;
 use wootz_runner::Caller;
 
 use crate::config::{Guests, Provider};
+use crate::metrics::RefusedBy;
 use crate::shard::Shard;
 
 pub(crate) use session::{News, Sessions, Verdict, Watched, run_rechecks};
@@ -43,14 +44,31 @@ impl Identity {
 /// Why a browser is not let in. The texts are for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NoIdentity {
-    /// Whoever decides has said no.
+    /// The application has said no.
     Refused(String),
+    /// Its session was recorded for another address.
+    Elsewhere,
     /// It showed a token that is not to be trusted.
     BadToken(String),
     /// It is nobody, and guests are refused.
     GuestRefused,
-    /// It could not be decided now.
+    /// The application could not say who it is.
     Unsettled(String),
+    /// Its session could not be read.
+    Unreadable(String),
+}
+
+impl NoIdentity {
+    /// What it is counted as.
+    pub(crate) fn refused_by(&self) -> RefusedBy {
+        match self {
+            Self::Refused(_) | Self::Unsettled(_) => RefusedBy::Application,
+            Self::Elsewhere => RefusedBy::VerifyIp,
+            Self::BadToken(_) => RefusedBy::Jwt,
+            Self::GuestRefused => RefusedBy::Guests,
+            Self::Unreadable(_) => RefusedBy::Session,
+        }
+    }
 }
 
 /// A handshake whose browser is to be known.

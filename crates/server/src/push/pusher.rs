@@ -138,3 +138,87 @@ impl Pusher {
         Some((&self.events, Happening::new(None, None, Kind::Push { to, message, request, once, receipt: None })))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wootz_hub::{Receipt, Target};
+    use wootz_runner::Message;
+
+    fn command() -> Command {
+        Command::Publish { to: Target::All, message: Message::text("hi") }
+    }
+
+    fn pusher(shards: usize, room: usize) -> (Pusher, Vec<mpsc::Receiver<ShardCommand>>) {
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(room)).unzip();
+        (Pusher::new(senders.into()), inboxes)
+    }
+
+    fn delivery(inbox: &mut mpsc::Receiver<ShardCommand>) -> Option<Arc<Delivery>> {
+        match inbox.try_recv() {
+            Ok(ShardCommand::Deliver(delivery)) => Some(delivery),
+            _ => None,
+        }
+    }
+
+    fn count(delivery: &Delivery, receipt: Receipt) {
+        delivery.tally.as_ref().expect("somebody wants to know").add(receipt);
+    }
+
+    fn paused(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(test);
+    }
+
+    const ONE: Receipt = Receipt { reached: 1, queued: 1, dropped: 0, joined: 0 };
+
+    #[test]
+    fn a_receipt_adds_up_what_all_shards_say_and_one_that_has_ended_is_passed_over() {
+        paused(async {
+            let (pusher, mut inboxes) = pusher(3, 4);
+            drop(inboxes.remove(1));
+            let serving = async {
+                for inbox in &mut inboxes {
+                    let Some(ShardCommand::Deliver(delivery)) = inbox.recv().await else { panic!("a delivery") };
+                    count(&delivery, ONE);
+                }
+            };
+            let (outcome, ()) = tokio::join!(pusher.push(command(), Wait::UntilQueued, DEADLINE), serving);
+            assert_eq!(outcome.expect("a receipt").receipt, Receipt { reached: 2, queued: 2, ..Receipt::default() });
+        });
+    }
+
+    #[test]
+    fn a_push_that_a_stuck_shard_does_not_take_is_given_to_nobody() {
+        paused(async {
+            let (pusher, mut inboxes) = pusher(2, 1);
+            pusher.push_unasked(command()).await;
+            assert!(delivery(&mut inboxes[0]).is_some());
+            // The second shard takes nothing any more.
+            let busy = pusher.push(command(), Wait::UntilQueued, DEADLINE).await;
+            assert_eq!(busy.err(), Some(PushError::Busy));
+            assert!(delivery(&mut inboxes[0]).is_none(), "the first shard was given nothing");
+        });
+    }
+
+    #[test]
+    fn a_shard_that_takes_a_push_and_says_nothing_is_an_error_and_a_waiting_receipt_tells_how_far_it_is() {
+        paused(async {
+            let (pusher, mut inboxes) = pusher(1, 4);
+            let unanswered = pusher.push(command(), Wait::UntilQueued, DEADLINE).await;
+            assert_eq!(unanswered.err(), Some(PushError::Unanswered));
+            drop(delivery(&mut inboxes[0]));
+            let serving = async {
+                let Some(ShardCommand::Deliver(delivery)) = inboxes[0].recv().await else { panic!("a delivery") };
+                count(&delivery, ONE);
+                // Somebody is still to be written to.
+                tokio::time::sleep(DEADLINE).await;
+                drop(delivery);
+            };
+            let waiting = pusher.push(command(), Wait::UntilWritten, Duration::from_secs(1));
+            let (outcome, ()) = tokio::join!(waiting, serving);
+            let outcome = outcome.expect("a receipt");
+            assert_eq!((outcome.receipt, outcome.written, outcome.completeness), (ONE, 0, Completeness::SoFar));
+        });
+    }
+}
