@@ -1,13 +1,15 @@
-"""Python `websockets` against wootz: ARGV is the URL and the pipe of everybody. The application gives messages back."""
+"""Python `websockets` against wootz: ARGV is the URL, the pipe of everybody and, for wss, the authority. The application gives messages back."""
 
 import asyncio
+import ssl
 import sys
 
 from websockets.asyncio.client import connect
 
 
-async def main(url, pipe):
-    async with connect(url, ping_interval=0.1, ping_timeout=10, max_size=None) as socket:
+async def main(url, pipe, authority=None):
+    trust = ssl.create_default_context(cafile=authority) if authority else None
+    async with connect(url, ssl=trust, ping_interval=0.1, ping_timeout=10, max_size=None) as socket:
         for message in ["/hello", "two words", "gr\u00fc\u00df dich \U0001f600", b"\x00\xff", "x" * 100_000]:
             await socket.send(message)
             assert await socket.recv() == message, message

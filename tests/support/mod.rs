@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 pub mod api;
+pub mod authority;
 pub mod certificates;
 pub mod client;
 pub mod daemon;

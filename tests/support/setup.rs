@@ -33,9 +33,10 @@ fn in_clean_environment(program: &str, directory: &Path) -> Command {
     command
 }
 
-/// The address after `ws://` in what the server said.
+/// The address after the first `ws://` or `wss://` in what the server said.
 pub fn address_in(text: &str) -> Option<SocketAddr> {
-    let (_, rest) = text.split_once("ws://")?;
+    let behind = |scheme: &str| text.find(scheme).map(|at| at + scheme.len());
+    let rest = &text[["ws://", "wss://"].into_iter().filter_map(behind).min()?..];
     let end = rest.find(|c: char| !matches!(c, '0'..='9' | 'a'..='f' | '.' | ':' | '[' | ']'))?;
     rest[..end].parse().ok()
 }

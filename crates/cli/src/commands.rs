@@ -13,6 +13,7 @@ mod tail;
 use std::ffi::OsString;
 
 use clap::ArgMatches;
+use wootz_server::config::{Address, Config};
 
 use crate::arguments;
 use crate::failure::Failure;
@@ -46,6 +47,14 @@ pub(crate) fn sources(matches: &ArgMatches) -> Sources {
 /// A variable of this process.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+/// What is spoken at a TCP address.
+fn scheme(config: &Config, address: &Address) -> &'static str {
+    match address {
+        Address::Tcp(_) if config.tls.is_some() => "wss",
+        Address::Tcp(_) | Address::Plain(_) | Address::Unix(_) | Address::Systemd => "ws",
+    }
 }
 
 /// Everything that `serve` needs, or every mistake that keeps it from serving.

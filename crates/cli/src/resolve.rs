@@ -12,6 +12,7 @@ mod origin;
 mod runner;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::ffi::OsString;
 
@@ -48,6 +49,7 @@ pub(crate) fn resolve(
     let runner = resolver.runner();
     let config = Config {
         listen: resolver.listen(),
+        tls: resolver.tls(),
         identity: resolver.identity(),
         calls: resolver.calls(),
         pipes: resolver.pipes(),

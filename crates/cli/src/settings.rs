@@ -134,6 +134,7 @@ const HTTP: &[Way] = &[Way::HttpServer];
 /// What each section is about, in the order of the file.
 pub(crate) const SECTIONS: &[(&str, &str)] = &[
     ("listen", "Where browsers connect."),
+    ("tls", "The certificates that browsers are shown, wss:// then."),
     ("identity", "Who may connect, and who they are."),
     ("identity.session", "The provider session: the site's own sessions, read and never written."),
     ("identity.jwt", "The provider jwt: signed tokens (RFC 7519)."),
@@ -153,8 +154,8 @@ pub(crate) static TABLE: &[Row] = &[
         "listen.address",
         Kind::Addresses,
         r#""127.0.0.1:8888""#,
-        "Where browsers, or the proxy before them, connect: an address with a port (0 takes a free one), a Unix socket, the sockets of systemd's .socket unit, or a list of these",
-        "Only this machine: a proxy with TLS belongs between wootz and the world.",
+        "Where browsers, or the proxy before them, connect: an address with a port (0 takes a free one), a Unix socket, the sockets of systemd's .socket unit, or a list of these. With tls.cert all but Unix sockets speak TLS, unless plain: stands before the address",
+        "Only this machine: TLS belongs between wootz and the world, by [tls] or by a proxy.",
     )
     .flag("listen", FlagValue::Named("ADDR")),
     row(
@@ -213,6 +214,29 @@ pub(crate) static TABLE: &[Row] = &[
         "0",
         "Threads that serve connections",
         "Each is single-threaded inside, so one per core uses the machine and no more.",
+    ),
+    row(
+        "tls.cert",
+        Kind::Files,
+        r#""""#,
+        "Certificate and behind it its chain, as PEM (fullchain.pem); of several the one is shown that names the host which the browser asks for, else the first; empty: no TLS. The files are looked at every 10 s, and on SIGHUP",
+        "Only you have it.",
+    )
+    .flag("tls-cert", FlagValue::Named("FILE")),
+    row(
+        "tls.key",
+        Kind::Files,
+        r#""""#,
+        "Private key as PEM, or one for each certificate in the same order",
+        "Only you have it.",
+    )
+    .flag("tls-key", FlagValue::Named("FILE")),
+    row(
+        "tls.key_passphrase_file",
+        Kind::Path,
+        r#""""#,
+        "File with the passphrase of encrypted keys",
+        "Most keys are guarded by the permissions of their file alone.",
     ),
     row(
         "identity.provider",

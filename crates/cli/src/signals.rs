@@ -1,5 +1,5 @@
 //! What the operator's signals do: TERM and INT end the server in peace, a second one at once; USR1 writes the status to
-//! the log; HUP says that there is nothing to reload.
+//! the log; HUP reads the certificates again, and says that nothing else is.
 
 use std::io;
 use std::thread;
@@ -61,7 +61,11 @@ impl Signals {
                     _ = self.interrupt.recv() => ending = end(server, ending, "SIGINT"),
                     _ = self.status.recv() => drop(tokio::spawn(log_status(server.clone()))),
                     _ = self.hangup.recv() => {
-                        tracing::warn!("SIGHUP: this version does not reload its configuration; nothing has changed, restart it");
+                        if server.reload_certificates() {
+                            tracing::info!("SIGHUP: the certificates' files were read again; the configuration was not, restart for that");
+                        } else {
+                            tracing::warn!("SIGHUP: this version does not reload its configuration; nothing has changed, restart it");
+                        }
                     }
                 }
             }

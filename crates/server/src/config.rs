@@ -15,12 +15,15 @@ pub use wootz_runner::{FrameMode, MessageMode, ReplyMode};
 pub use wootz_session::jwt::{JwtSettings, KeySource, Verifier};
 pub use wootz_session::serialize::{KeyPath, Serializer};
 pub use wootz_session::store::{Query, StoreOptions, StoreSettings};
+pub use wootz_tls::{CertificateSettings, Certificates};
 
 /// All that a server needs to know, one room per section of `wootz.toml`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where browsers connect.
     pub listen: Listen,
+    /// The certificates that browsers are shown. `None`: no TLS.
+    pub tls: Option<Tls>,
     /// Who may connect, and who they are.
     pub identity: Identity,
     /// How messages become calls, whatever runs them.
@@ -42,6 +45,13 @@ pub enum Mode {
     Production,
     /// `--dev`: the console page on `GET /`, and the browser is told why a call failed.
     Development,
+}
+
+/// The certificates that browsers are shown, on every [`Address::Tcp`] and every TCP socket that was handed over.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// At least one. The first is shown to whoever asks for an unknown name or none. The files are looked at again every ten seconds.
+    pub certificates: Vec<CertificateSettings>,
 }
 
 /// Where browsers connect.
@@ -358,6 +368,7 @@ impl Default for Config {
                 port_taken: PortTaken::Refuse,
                 shards: std::thread::available_parallelism().map_or(1, usize::from),
             },
+            tls: None,
             identity: Identity {
                 provider: Provider::None,
                 guests: Guests::Allow,

@@ -1,6 +1,6 @@
 //! The wootz server as a library: a browser's message becomes a call of an [`Application`], and what that replies goes back.
 //!
-//! The way of a message, one room after the other: [`config`] says how → `listener` (1 accept) → `http` (3 upgrade) →
+//! The way of a message, one room after the other: [`config`] says how → `listener` (1 accept) → `tls` (2 TLS, where it is set) → `http` (3 upgrade) →
 //! `identity` (4 who) → `connection` (5 alive) → `dispatch` (6 whose turn) → the application → `connection`. What comes from
 //! outside comes through `push`. A `shard` is one thread with its own connections.
 //!
@@ -27,6 +27,7 @@ mod push;
 mod server;
 mod shard;
 mod timers;
+mod tls;
 mod unix_socket;
 
 pub use config::Config;
@@ -36,5 +37,6 @@ pub use metrics::{
 };
 pub use push::FifoError;
 pub use server::{Handle, RunError, Running, Server, StartError};
+pub use tls::CertificateStatus;
 pub use unix_socket::UnixSocketError;
 pub use wootz_runner::{Application, Call, CallError, CallEvent, Caller, ConnectionId, Message, Replies};

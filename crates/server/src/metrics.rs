@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::tls::CertificateStatus;
 use serde::Serialize;
 use wootz_runner::{ApplicationFault, CallError};
 
@@ -190,6 +191,8 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Threads that serve connections.
     pub shards: usize,
+    /// The certificates that browsers are shown; empty without TLS.
+    pub certificates: Vec<CertificateStatus>,
     /// The living connections, and those there were.
     pub connections: ConnectionStatus,
     /// Users with at least one connection; guests are no users.

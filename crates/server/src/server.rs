@@ -21,6 +21,7 @@ use crate::listener::{self, ListenError};
 use crate::metrics::{self, Counters, RunnerStatus, Status};
 use crate::push::{Directory, FifoError, GlobalPipe, Pusher};
 use crate::shard::{INBOX, Parts, PreparedShard, Shard, ShardCommand};
+use crate::tls::{self, LoadedCertificates, NoCertificates};
 use crate::unix_socket::{SocketFile, UnixSocketError};
 
 type MakeApplication = Arc<dyn Fn() -> io::Result<Rc<dyn DynApplication>> + Send + Sync>;
@@ -56,6 +57,7 @@ struct Shared {
     counters: Vec<Arc<Counters>>,
     turns: Arc<Turns>,
     circuit: Arc<Circuit>,
+    certificates: Option<LoadedCertificates>,
     runner_status: Box<dyn Fn() -> RunnerStatus + Send + Sync>,
     ending: std::sync::atomic::AtomicBool,
     orders: mpsc::UnboundedSender<Order>,
@@ -89,12 +91,21 @@ pub enum StartError {
     /// A thread or its runtime.
     #[error("starting a thread: {0}")]
     Thread(#[source] io::Error),
+    /// The certificates, or what TLS needs besides.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The keys of `identity.jwt`.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Keys(Vec<KeyError>),
     /// The application, or the store of its sessions.
     #[error("the application can't be run: {0}")]
     Application(#[source] io::Error),
+}
+
+impl From<NoCertificates> for StartError {
+    fn from(error: NoCertificates) -> Self {
+        Self::Tls(error.to_string())
+    }
 }
 
 /// Why a server that ran ended by itself.
@@ -150,7 +161,8 @@ impl Server {
     /// Whatever can't be had; nothing is left behind then.
     pub fn start(self) -> Result<Running, StartError> {
         let config = Arc::new(self.config);
-        let bound = listener::bind(&config.listen)?;
+        let certificates = config.tls.as_ref().map(|tls| LoadedCertificates::load(&tls.certificates)).transpose()?;
+        let bound = listener::bind(&config.listen, certificates.as_ref().map(LoadedCertificates::acceptor))?;
         let control = config.control.as_ref().map(ControlSocket::bind).transpose()?;
         let http = config.control.as_ref().and_then(|control| control.http.as_ref()).map(HttpListener::bind);
         let http = http.transpose()?;
@@ -200,6 +212,7 @@ impl Server {
             counters: parts.iter().map(|parts| Arc::clone(&parts.counters)).collect(),
             turns,
             circuit,
+            certificates,
             runner_status: self.runner_status,
             ending: false.into(),
             orders,
@@ -260,6 +273,12 @@ impl Handle {
         self.order(Order::Stop);
     }
 
+    /// Reads the certificates' files again, also where they look as before; the log says what came of it. A broken replacement changes nothing.
+    /// Gives whether there are any.
+    pub fn reload_certificates(&self) -> bool {
+        self.shared.certificates.as_ref().inspect(|certificates| certificates.reload()).is_some()
+    }
+
     fn order(&self, order: Order) {
         self.shared.ending.store(true, std::sync::atomic::Ordering::Relaxed);
         // Nobody listens when the server has ended.
@@ -298,6 +317,7 @@ impl Handle {
             state: if self.is_ending() { "draining" } else { "running" },
             listen: shared.addresses.iter().map(Address::to_string).collect(),
             shards: shared.shards.len(),
+            certificates: shared.certificates.as_ref().map(LoadedCertificates::status).unwrap_or_default(),
             connections,
             users: self.count_users().await,
             channels: shared.pusher.names.count(),
@@ -441,6 +461,8 @@ impl Doors {
             let handle = self.handle.clone();
             tokio::task::spawn_local(async move { http.serve(handle).await })
         });
+        let certificates =
+            self.handle.shared.certificates.clone().map(|loaded| tokio::task::spawn_local(tls::watch(loaded)));
         for shard in self.handle.shared.shards.iter().cloned() {
             tokio::task::spawn_local(stop_after(shard, self.handle.clone()));
         }
@@ -450,6 +472,7 @@ impl Doors {
             pipe.map(|task| task.abort_handle()),
             control.map(|task| task.abort_handle()),
             http.map(|task| task.abort_handle()),
+            certificates.map(|task| task.abort_handle()),
         ];
         tasks.into_iter().flatten().for_each(|task| task.abort());
         Ok(())

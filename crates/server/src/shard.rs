@@ -22,7 +22,7 @@ use crate::console::Note;
 use crate::dispatch::{Busy, Party, Share, Turn, Turns, Waits};
 use crate::events::{Happening, Kind};
 use crate::identity::{Sessions, run_rechecks};
-use crate::listener::{Listener, Unwatched};
+use crate::listener::{Listener, ReadBuffer, Unwatched};
 use crate::metrics::Counters;
 use crate::push::{Delivery, Directory, GLOBAL_NAME, Pusher, execute};
 use crate::timers::Timers;
@@ -30,9 +30,6 @@ use crate::{http, listener};
 
 /// Commands that may wait for a shard; then whoever pushes has to wait.
 pub(crate) const INBOX: usize = 64;
-
-/// One read buffer per thread: as much as one system call brings from a busy socket.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Connections that a shard accepts before those it has get their turn.
 const ACCEPT_BATCH: usize = 32;
@@ -85,7 +82,7 @@ pub(crate) struct Shard {
     pub(crate) counters: Arc<Counters>,
     pub(crate) hub: RefCell<Hub<Mailbox>>,
     pub(crate) timers: Timers,
-    pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    pub(crate) read_buffer: RefCell<ReadBuffer>,
     pub(crate) directory: Option<Directory>,
     /// Where the provider is `session`.
     pub(crate) sessions: Option<Sessions>,
@@ -151,7 +148,7 @@ impl Shard {
             capabilities: parts.capabilities.clone(),
             hub: RefCell::default(),
             timers: Timers::new(Instant::now()),
-            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+            read_buffer: RefCell::default(),
             began: Instant::now(),
             phase: Cell::new(Phase::Serving),
             phase_changed: Notify::new(),

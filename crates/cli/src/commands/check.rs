@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use clap::ArgMatches;
-use wootz_server::config::{Address, Guests, Listen, Mode, Provider};
+use wootz_server::config::{Address, Config, Guests, Mode, Provider};
 
 use crate::failure::Failure;
 use crate::output::print;
@@ -49,7 +49,7 @@ fn summary(resolved: &Resolved) -> String {
         Mode::Development => " (--dev)",
     };
     let rows = [
-        ("serves", format!("{}{mode}", places(&config.listen))),
+        ("serves", format!("{}{mode}", places(config))),
         ("runs", runs(&resolved.runner)),
         ("identity", format!("{who}; {guests}")),
         ("pipes", pipes),
@@ -59,9 +59,12 @@ fn summary(resolved: &Resolved) -> String {
 }
 
 /// All addresses, those of browsers as browsers write them.
-fn places(listen: &Listen) -> String {
+fn places(config: &Config) -> String {
+    let listen = &config.listen;
     let places = listen.addresses.iter().map(|address| match address {
-        Address::Tcp(address) => format!("ws://{address}{}", listen.path),
+        Address::Tcp(socket) | Address::Plain(socket) => {
+            format!("{}://{socket}{}", super::scheme(config, address), listen.path)
+        }
         Address::Unix(_) | Address::Systemd => format!("{address}, path {}", listen.path),
     });
     places.collect::<Vec<_>>().join("; ")

@@ -87,8 +87,15 @@ fn upstream(settings: &Settings, named: Option<&str>, problems: &mut Problems) -
             upstream
         }
         None => {
-            let upstream = settings.addresses("listen.address").iter().find_map(listening);
-            if upstream.is_none() {
+            // A proxy ends TLS itself, and speaks none to wootz.
+            let has_tls = !settings.files("tls.cert").is_empty();
+            let speaks_tls = |address: &&Address| has_tls && matches!(address, Address::Tcp(_));
+            let mut addresses = settings.addresses("listen.address").iter().filter(|address| !speaks_tls(address));
+            let upstream = addresses.find_map(listening);
+            if upstream.is_none() && has_tls {
+                let text = "listen.address has none without TLS for a proxy: add plain:127.0.0.1:8889 or unix:/path (or name one by --to)";
+                problems.add(settings.origin("listen.address").clone(), text);
+            } else if upstream.is_none() {
                 let origin = settings.origin("listen.address").clone();
                 let text = "listen.address takes any free port, or what the service manager gives; a proxy needs an address that stays (or name it by --to)";
                 problems.add(origin, text);
@@ -101,7 +108,7 @@ fn upstream(settings: &Settings, named: Option<&str>, problems: &mut Problems) -
 /// An address that wootz listens on, as it is reached from this machine; `None` for what nobody knows before the start.
 fn listening(address: &Address) -> Option<Upstream> {
     match address {
-        Address::Tcp(address) => listening_tcp(*address),
+        Address::Tcp(address) | Address::Plain(address) => listening_tcp(*address),
         Address::Unix(path) => {
             let path = std::path::absolute(path).ok()?;
             path.to_str().is_some_and(|path| path.chars().all(is_plain)).then_some(Upstream::Unix(path))

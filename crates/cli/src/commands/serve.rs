@@ -66,6 +66,7 @@ fn start_failure(error: StartError) -> Failure {
         )
         | StartError::Pipes(_)
         | StartError::Control(_)
+        | StartError::Tls(_)
         | StartError::Keys(_)
         | StartError::Thread(_)
         | StartError::Application(_) => Failure::Failed(error.into()),
@@ -129,9 +130,9 @@ fn announce(config: &Config, running: &Running) {
     let mut text = String::new();
     for address in running.addresses() {
         match address {
-            Address::Tcp(address) => {
-                let address = reachable(*address);
-                text.push_str(&format!("wootz: serving ws://{address}{}\n", config.listen.path));
+            Address::Tcp(socket) | Address::Plain(socket) => {
+                let (scheme, socket) = (super::scheme(config, address), reachable(*socket));
+                text.push_str(&format!("wootz: serving {scheme}://{socket}{}\n", config.listen.path));
             }
             Address::Unix(_) | Address::Systemd => {
                 text.push_str(&format!("wootz: serving {address}, path {}\n", config.listen.path));
@@ -140,11 +141,12 @@ fn announce(config: &Config, running: &Running) {
         tracing::info!(%address, path = config.listen.path, "serving");
     }
     let first = running.addresses().iter().find_map(|address| match address {
-        Address::Tcp(address) => Some(reachable(*address)),
+        Address::Tcp(socket) | Address::Plain(socket) => Some((super::scheme(config, address), reachable(*socket))),
         Address::Unix(_) | Address::Systemd => None,
     });
-    if let Some(address) = first.filter(|_| config.mode == Mode::Development) {
-        text.push_str(&format!("wootz: console http://{address}/\n"));
+    if let Some((scheme, address)) = first.filter(|_| config.mode == Mode::Development) {
+        let scheme = if scheme == "wss" { "https" } else { "http" };
+        text.push_str(&format!("wootz: console {scheme}://{address}/\n"));
     }
     if let Some(address) = running.http_address() {
         text.push_str(&format!("wootz: operator's API http://{address}/\n"));

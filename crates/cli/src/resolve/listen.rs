@@ -85,7 +85,8 @@ impl Resolver<'_> {
 
     /// Where nobody may send the header, nobody could connect.
     fn check_proxy_protocol(&mut self, listen: &Listen) {
-        let only_untrusted = listen.addresses.iter().all(|address| matches!(address, Address::Tcp(_)));
+        let only_untrusted =
+            listen.addresses.iter().all(|address| matches!(address, Address::Tcp(_) | Address::Plain(_)));
         if listen.proxy_protocol == ProxyProtocol::Required && listen.trusted_proxies.is_empty() && only_untrusted {
             let text = "= true needs listen.trusted_proxies: a PROXY header is taken from nobody else, so nobody could connect";
             self.problem("listen.proxy_protocol", text);

@@ -281,6 +281,8 @@ accessors! {
     text: Text -> &str = value => value;
     /// A list or a command.
     list: List -> &[String] = value => value;
+    /// One file or several.
+    files: Files -> &[String] = value => value;
     /// Names with a text each.
     map: Map -> &[(String, String)] = value => value;
     /// Permission bits.

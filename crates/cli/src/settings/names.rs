@@ -4,8 +4,7 @@ use super::{SECTIONS, TABLE};
 
 /// Settings and whole sections of the interface that this version does not have. Saying so is kinder than "unknown",
 /// and taking them without effect would be a lie.
-const LATER: &[&str] =
-    &["tls", "control.http_address", "control.token_file", "limits.messages_per_second", "compression", "cluster"];
+const LATER: &[&str] = &["limits.messages_per_second", "compression", "cluster"];
 
 /// Variables that wootz itself gives to calls: a wootz started by a call meets them, and they are no settings.
 const OF_CALLS: &[&str] = &["WOOTZ_EVENT", "WOOTZ_CONNECTION", "WOOTZ_SESSION", "WOOTZ_CONTROL", "WOOTZ_LISTEN"];

@@ -42,9 +42,10 @@ fn another(row: &Row) -> String {
         Kind::Text | Kind::Path => r#""/a \"b\" \\ é""#.to_owned(),
         Kind::Choice { now, .. } => format!("{:?}", now.last().expect("a choice has words")),
         Kind::List(_) | Kind::Command => r#"["x", "y z"]"#.to_owned(),
+        Kind::Files => r#"["/x", "/y z"]"#.to_owned(),
         Kind::Map => r#"{ A = "1", "b.c" = "2 = 3" }"#.to_owned(),
         Kind::Mode => r#""0600""#.to_owned(),
-        Kind::Addresses => r#"["[::1]:7", "unix:/a \"b\".ws", "systemd"]"#.to_owned(),
+        Kind::Addresses => r#"["[::1]:7", "plain:127.0.0.1:8", "unix:/a \"b\".ws", "systemd"]"#.to_owned(),
     }
 }
 
@@ -211,7 +212,7 @@ fn mistakes_are_explained() {
         ("level = 1", "1: level is not a setting; did you mean log.level?"),
         ("limits = 1", "1: limits is a section: write [limits] on a line of its own"),
         ("[[listen]]\npath = \"/\"", "1: listen is a section: write [listen] on a line of its own"),
-        ("[tls]\ncert = \"x\"", "1: [tls] is not supported by this version"),
+        ("[cluster]\nurl = \"x\"", "1: [cluster] is not supported by this version"),
         (
             "[identity]\nprovider = \"ldap\"",
             "2: identity.provider is \"session\", \"application\", \"jwt\" or \"none\", not \"ldap\"",
@@ -262,6 +263,15 @@ fn mistakes_are_explained() {
             "2: listen.address is an IP address with a port such as \"127.0.0.1:8888\", \"unix:/path\", \"systemd\", or a list of these, not a list with other things in it",
         ),
         ("[listen]\naddress = [\"[::1]:1\", \"systemd\", \"[::1]:1\"]", "2: listen.address has \"[::1]:1\" twice"),
+        (
+            "[listen]\naddress = [\"127.0.0.1:1\", \"plain:127.0.0.1:1\"]",
+            "2: listen.address has \"plain:127.0.0.1:1\" twice",
+        ),
+        (
+            "[listen]\naddress = \"plain:unix:/a\"",
+            "2: listen.address has \"plain:unix:/a\": plain: is for an IP address with a port",
+        ),
+        ("[tls]\ncert = 1", "2: tls.cert is a path, or a list of paths, not 1"),
         ("[listen]\npath = 1979-05-27", "2: listen.path is a text, not a date"),
         ("[listen]\npath = \"a\\u0000b\"", "2: listen.path can't hold the character U+0000"),
     ];
@@ -303,16 +313,16 @@ fn variables_and_flags_report_under_their_own_names() {
     let (_, problems) = from_variables(&[
         ("WOOTZ_LIMITS_MAX_MESAGE", "1"),
         ("WOOTZ_LISTEN_SHARDS", "two"),
-        ("WOOTZ_TLS_CERT", "x"),
+        ("WOOTZ_CLUSTER_URL", "x"),
         ("WOOTZ_EVENT", "message"),
         ("WOOTZ_CONTROL", "/run/wootz.sock"),
         ("PATH", "/bin"),
     ]);
     assert_eq!(
         problems,
-        "WOOTZ_LIMITS_MAX_MESAGE: is not a setting; did you mean WOOTZ_LIMITS_MAX_MESSAGE?\n\
-         WOOTZ_LISTEN_SHARDS: listen.shards is a whole number, not \"two\"\n\
-         WOOTZ_TLS_CERT: is not supported by this version"
+        "WOOTZ_CLUSTER_URL: is not supported by this version\n\
+         WOOTZ_LIMITS_MAX_MESAGE: is not a setting; did you mean WOOTZ_LIMITS_MAX_MESSAGE?\n\
+         WOOTZ_LISTEN_SHARDS: listen.shards is a whole number, not \"two\""
     );
     assert_eq!(from_set("limits.outbox").1, "--set: limits.outbox needs a value: --set limits.outbox=VALUE");
     assert_eq!(from_set("limit.outbox=1").1, "--set: limit.outbox is not a setting; did you mean limits.outbox?");

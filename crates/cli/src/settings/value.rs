@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Choice { now: &'static [&'static str], later: &'static [&'static str] },
     /// Texts; one as an example.
     List(&'static str),
+    /// One file or several.
+    Files,
     /// A program and its arguments.
     Command,
     /// Names with a text each.
@@ -60,6 +62,7 @@ pub(crate) enum Value {
     Text(String),
     /// Of a list or a command.
     List(Vec<String>),
+    Files(Vec<String>),
     Map(Vec<(String, String)>),
     Mode(u32),
     Addresses(Vec<Address>),
@@ -91,17 +94,22 @@ impl Kind {
             (Self::Duration(zero), Toml::Integer(number)) if *number.value() == 0 => {
                 self.duration(zero, Duration::ZERO)
             }
-            (Self::List(_) | Self::Command | Self::Addresses, Toml::Array(array)) => {
+            (Self::List(_) | Self::Files | Self::Command | Self::Addresses, Toml::Array(array)) => {
                 let texts = array.iter().map(|item| item.as_str().map(str::to_owned));
                 let texts: Vec<String> =
                     texts.collect::<Option<_>>().ok_or_else(|| self.expected("a list with other things in it"))?;
-                if self == Self::Addresses { self.addresses(&texts) } else { Ok(Value::List(texts)) }
+                match self {
+                    Self::Addresses => self.addresses(&texts),
+                    Self::Files => Ok(Value::Files(texts)),
+                    _ => Ok(Value::List(texts)),
+                }
             }
             (
                 Self::Duration(_)
                 | Self::Size(_)
                 | Self::Text
                 | Self::Path
+                | Self::Files
                 | Self::Choice { .. }
                 | Self::Mode
                 | Self::Addresses,
@@ -141,9 +149,11 @@ impl Kind {
             Self::Text | Self::Path => Ok(Value::Text(text.to_owned())),
             Self::Choice { now, later } => self.choice(now, later, text),
             Self::List(_) | Self::Command if text.trim_start().starts_with('[') => self.read_inline(text),
+            Self::Files if is_list(text) => self.read_inline(text),
             // An IPv6 address begins with a bracket too, and a list with a quote inside it.
             Self::Addresses if is_list(text) => self.read_inline(text),
             Self::List(_) => Ok(Value::List(split(text))),
+            Self::Files => Ok(Value::Files(split(text))),
             Self::Command => self.words(text),
             Self::Map if text.trim_start().starts_with('{') => self.read_inline(text),
             Self::Map => self.pairs(text),
@@ -215,7 +225,7 @@ impl Kind {
         let mut addresses = Vec::new();
         for text in texts {
             let address = self.address(text)?;
-            if addresses.contains(&address) && !has_free_port(&address) {
+            if addresses.iter().any(|other| are_the_same(other, &address)) {
                 return Err(format!("has {} twice", quoted(text)));
             }
             addresses.push(address);
@@ -229,6 +239,12 @@ impl Kind {
     fn address(self, text: &str) -> Result<Address, String> {
         match text.strip_prefix("unix:") {
             None if text == "systemd" => return Ok(Address::Systemd),
+            None if text.starts_with("plain:") => {
+                return match self.address(&text["plain:".len()..])? {
+                    Address::Tcp(address) => Ok(Address::Plain(address)),
+                    _ => Err(format!("has {}: plain: is for an IP address with a port", quoted(text))),
+                };
+            }
             Some("") => return Err("has a unix: without a path: unix:/run/wootz.ws".to_owned()),
             Some(path) if path.contains('\0') => return Err("can't hold the character U+0000".to_owned()),
             Some(path) => return Ok(Address::Unix(PathBuf::from(path))),
@@ -262,6 +278,7 @@ impl Kind {
             Self::Text => "a text".to_owned(),
             Self::Path => "a path".to_owned(),
             Self::Choice { now, .. } => alternatives(now),
+            Self::Files => "a path, or a list of paths".to_owned(),
             Self::List(example) => format!("a list of texts such as [{}]", quoted(example)),
             Self::Command => r#"a list such as ["php", "index.php"]"#.to_owned(),
             Self::Map => r#"a table of texts such as { APP_ENV = "production" }"#.to_owned(),
@@ -312,9 +329,14 @@ fn is_list(text: &str) -> bool {
     text.trim_start().strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['"', '\'', ']']))
 }
 
-/// Each port 0 is another port.
-fn has_free_port(address: &Address) -> bool {
-    matches!(address, Address::Tcp(address) if address.port() == 0)
+/// Each port 0 is another port, and one can't be with and without TLS.
+fn are_the_same(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Tcp(one) | Address::Plain(one), Address::Tcp(other) | Address::Plain(other)) => {
+            one == other && one.port() != 0
+        }
+        _ => one == other,
+    }
 }
 
 /// Parts between commas, without the space around them.
@@ -370,6 +392,16 @@ impl Value {
             Self::List(texts) => {
                 let texts: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
                 format!("[{}]", texts.join(", "))
+            }
+            Self::Files(paths) if paths.is_empty() => quoted(""),
+            Self::Files(paths) => {
+                let texts: Vec<String> = paths.iter().map(|path| quoted(path)).collect();
+                // A comma would be taken for the end of a path.
+                if texts.len() == 1 && !paths[0].contains(',') {
+                    texts.concat()
+                } else {
+                    format!("[{}]", texts.join(", "))
+                }
             }
             Self::Map(pairs) if pairs.is_empty() => "{}".to_owned(),
             Self::Map(pairs) => {

@@ -15,7 +15,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wootz_hub::Key;
 use wootz_protocol::{CloseCode, ControlFrame, Endpoint, Event, Input, Message as Received, Role, TimeoutAction};
 use wootz_runner::{CallEvent, Caller, Message, Utf8Bytes};
@@ -350,16 +349,14 @@ impl Connection {
         }
         let shard = Rc::clone(&self.shard);
         let mut buffer = shard.read_buffer.borrow_mut();
-        let mut read = ReadBuf::new(&mut buffer);
-        match self.mailbox.with_stream(|stream| Ok(Pin::new(stream).poll_read(context, &mut read)))? {
+        match self.mailbox.with_stream(|stream| Ok(stream.poll_receive(context, &mut buffer)))? {
             Poll::Pending => Ok(0),
             Poll::Ready(Err(error)) => Err(error.into()),
-            Poll::Ready(Ok(())) if read.filled().is_empty() => match self.stage {
+            Poll::Ready(Ok([])) => match self.stage {
                 Stage::Open => Err(Over::Vanished),
                 Stage::Flushing | Stage::Draining { .. } => Err(Over::Closed),
             },
-            Poll::Ready(Ok(())) => {
-                let received = read.filled_mut();
+            Poll::Ready(Ok(received)) => {
                 self.receive(received, context, now);
                 Ok(received.len())
             }
@@ -501,19 +498,18 @@ impl Connection {
 
     /// Writes all that is queued, as far as the socket takes it.
     fn flush(&mut self, context: &mut Context<'_>, now: Instant) -> Result<usize, Over> {
-        let outbox = self.mailbox.outbox();
         let mut total = self.mailbox.write_out()?;
-        while !outbox.is_empty() {
+        while self.mailbox.has_unsent() {
             match self.mailbox.with_stream(|stream| Ok(stream.poll_write_ready(context)))? {
                 Poll::Ready(ready) => ready?,
                 Poll::Pending => break,
             }
             total += self.mailbox.write_out()?;
         }
-        self.blocked_since = match (outbox.is_empty(), total) {
-            (true, _) => None,
-            (false, 0) => Some(self.blocked_since.unwrap_or(now)),
-            (false, _) => Some(now),
+        self.blocked_since = match (self.mailbox.has_unsent(), total) {
+            (false, _) => None,
+            (true, 0) => Some(self.blocked_since.unwrap_or(now)),
+            (true, _) => Some(now),
         };
         if total > 0 && self.mailbox.has_waiting_replies() {
             self.mailbox.wake_replies();
@@ -523,20 +519,18 @@ impl Connection {
 
     /// Closes the socket when the last frame is out.
     fn leave_when_done(&mut self, context: &mut Context<'_>) -> Result<(), Over> {
-        if !self.mailbox.outbox().is_empty() {
+        if self.mailbox.has_unsent() {
             return Ok(());
         }
         match &mut self.stage {
             Stage::Open | Stage::Draining { finished_writing: true } => Ok(()),
             Stage::Flushing => Err(Over::Closed),
             Stage::Draining { finished_writing } => {
-                *finished_writing = true;
-                // It does not wait: shutting a socket's writing side down is one system call.
-                let shutdown = self.mailbox.with_stream(|stream| Ok(Pin::new(stream).poll_shutdown(context)))?;
-                match shutdown {
-                    Poll::Ready(result) => Ok(result?),
-                    Poll::Pending => Ok(()),
+                if let Poll::Ready(ended) = self.mailbox.with_stream(|stream| Ok(stream.poll_shutdown(context)))? {
+                    *finished_writing = true;
+                    ended?;
                 }
+                Ok(())
             }
         }
     }

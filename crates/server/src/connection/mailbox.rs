@@ -18,7 +18,7 @@ use super::requests::{Pushed, Requests, Room};
 use crate::console::Note;
 use crate::events::{Happening, Kind};
 use crate::identity::News;
-use crate::listener::Stream;
+use crate::listener::{Sent, Stream};
 use crate::push::Tally;
 use crate::shard::Shard;
 
@@ -115,22 +115,20 @@ impl Mailbox {
         self.wake_replies();
     }
 
-    /// Writes what is queued, as far as the socket takes it now. Gives the bytes written.
+    /// Whether something is queued, or waits encrypted, that the socket has not taken.
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.outbox.is_empty() || self.stream.borrow().as_ref().is_some_and(Stream::has_unsent)
+    }
+
+    /// Writes what is queued, as far as the socket takes it now. Gives a number above 0 where that is more than nothing.
     pub(crate) fn write_out(&self) -> io::Result<usize> {
         let mut total = 0;
-        while !self.outbox.is_empty() {
-            let written = self.with_stream(|stream| {
-                self.outbox.with_slices(|slices| match slices {
-                    // Cheaper than a vector of one.
-                    [one] => stream.try_write(one),
-                    many => stream.try_write_vectored(many),
-                })
-            });
-            match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => {
-                    self.outbox.advance(bytes);
-                    total += bytes;
+        while self.has_unsent() {
+            match self.with_stream(|stream| self.outbox.with_slices(|slices| stream.try_send(slices))) {
+                Ok(Sent { taken: 0, left: 0 }) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(Sent { taken, left }) => {
+                    self.outbox.advance(taken);
+                    total += taken.max(left);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -141,7 +139,7 @@ impl Mailbox {
 
     /// Writes what was pushed. The driver is only woken for what remains: it knows how to wait, and what to do about errors.
     pub(crate) fn write_pushed(&self) {
-        if self.write_out().is_err() || !self.outbox.is_empty() {
+        if self.write_out().is_err() || self.has_unsent() {
             self.outbox.wake();
         }
     }

@@ -1,13 +1,14 @@
 //! Reads the head of a request: bounded, through the shard's one buffer, nothing owned before the first byte.
 
 use std::cell::RefCell;
-use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
 use wootz_protocol::handshake::{self, HeadLimits, Parsed, Refusal, Request};
 
-use crate::listener::Stream;
+use wootz_tls::TlsError;
+
+use crate::listener::{ReadBuffer, Stream, Transport};
+use crate::tls;
 
 /// A whole request head, and what came behind it.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub(crate) struct Head {
 #[derive(Debug)]
 pub(crate) enum HeadError {
     Refused(Refusal),
+    /// The client speaks TLS, where it is not spoken.
+    SpeaksTls,
+    /// The client speaks no TLS, or another than this, where it is spoken. It was told.
+    NoTls(TlsError),
     /// The client closed, or the socket failed.
     Gone,
 }
@@ -32,7 +37,7 @@ impl Head {
     /// What was read is lost; the socket is of no more use then.
     pub(crate) async fn read(
         stream: &mut Stream,
-        buffer: &RefCell<Box<[u8]>>,
+        buffer: &RefCell<ReadBuffer>,
         max_head_bytes: usize,
         mut bytes: Vec<u8>,
     ) -> Result<Self, HeadError> {
@@ -41,6 +46,9 @@ impl Head {
         loop {
             if bytes.len() == searched {
                 read_some(stream, buffer, &mut bytes).await?;
+            }
+            if searched == 0 && matches!(stream, Stream::Plain(_)) && wootz_tls::looks_like_client_hello(&bytes) {
+                return Err(HeadError::SpeaksTls);
             }
             let before = std::mem::replace(&mut searched, bytes.len());
             // A head that comes byte by byte is not parsed again for each of them.
@@ -72,27 +80,32 @@ impl Head {
 }
 
 /// Reads what is there, at least one byte.
+async fn read_some(stream: &mut Stream, buffer: &RefCell<ReadBuffer>, bytes: &mut Vec<u8>) -> Result<(), HeadError> {
+    std::future::poll_fn(|context| take(stream.poll_receive(context, &mut buffer.borrow_mut()), bytes)).await
+}
+
+/// The same for what comes before TLS.
 ///
 /// # Errors
 /// [`HeadError::Gone`] only.
-pub(crate) async fn read_some(
-    stream: &mut Stream,
-    buffer: &RefCell<Box<[u8]>>,
+pub(crate) async fn read_before_tls(
+    transport: &mut Transport,
+    buffer: &RefCell<ReadBuffer>,
     bytes: &mut Vec<u8>,
 ) -> Result<(), HeadError> {
-    std::future::poll_fn(|context| {
-        let mut buffer = buffer.borrow_mut();
-        let mut read = ReadBuf::new(&mut buffer);
-        match Pin::new(&mut *stream).poll_read(context, &mut read) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) if !read.filled().is_empty() => {
-                bytes.extend_from_slice(read.filled());
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Ok(()) | Err(_)) => Poll::Ready(Err(HeadError::Gone)),
+    let read = |context: &mut Context<'_>| take(transport.poll_read(context, &mut buffer.borrow_mut().bytes), bytes);
+    std::future::poll_fn(read).await
+}
+
+fn take(read: Poll<std::io::Result<&mut [u8]>>, bytes: &mut Vec<u8>) -> Poll<Result<(), HeadError>> {
+    read.map(|read| match read {
+        Ok([]) => Err(HeadError::Gone),
+        Ok(read) => {
+            bytes.extend_from_slice(read);
+            Ok(())
         }
+        Err(error) => Err(tls::failure_of(&error).cloned().map_or(HeadError::Gone, HeadError::NoTls)),
     })
-    .await
 }
 
 /// Whether an empty line may end in the bytes from `searched` on.

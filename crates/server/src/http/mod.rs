@@ -10,27 +10,28 @@ mod origin;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Once};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wootz_protocol::handshake::{self, Acceptance, Request};
 use wootz_runner::{Caller, ConnectionId};
 use wootz_session::jwt;
+use wootz_tls::{Fault, TlsError};
 
 use crate::admission::{NoRoom, Place};
 use crate::config::{Mode, Provider, ProxyProtocol};
 use crate::connection::{MailboxKind, Opened};
 use crate::console;
 use crate::identity::{self, Asked, Identity, NoIdentity, Watched};
-use crate::listener::{self, Accepted, Stream, proxy_protocol};
+use crate::listener::{self, Accepted, Stream, Transport, proxy_protocol};
 use crate::metrics::RefusedBy;
 use crate::shard::Shard;
-use head::{Head, HeadError, read_some};
+use head::{Head, HeadError, read_before_tls};
 
 /// How long a refused client may take to read its answer, and how much it may still send meanwhile.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
-const REFUSAL_BYTES: u64 = 8 * 1024 * 1024;
+const REFUSAL_BYTES: usize = 8 * 1024 * 1024;
 
 /// Fields that speak of the handshake's own connection, not of the request: calls are not told.
 const HOP_FIELDS: [&str; 7] = [
@@ -49,6 +50,8 @@ enum NoUpgrade {
     Answered { response: Vec<u8>, status: u16, reason: String },
     /// No proxy speaks, or a wrong one: the socket is closed. The reason is for the log.
     NoProxy { reason: String },
+    /// No TLS, or another than ours; the client was told in its own words. The reason is for the log.
+    NoTls(TlsError),
     /// The oldest of too many that have sent no whole request: the socket is closed.
     Evicted,
     /// Nobody is there to be answered.
@@ -87,6 +90,13 @@ impl From<HeadError> for NoUpgrade {
     fn from(error: HeadError) -> Self {
         match error {
             HeadError::Refused(refusal) => refusal.into(),
+            HeadError::SpeaksTls => Self::Answered {
+                response: wootz_tls::ANSWER_TO_TLS.to_vec(),
+                status: 400,
+                reason: "TLS came where it is not spoken: set tls.cert and tls.key of [tls], or connect by ws://"
+                    .to_owned(),
+            },
+            HeadError::NoTls(error) => Self::NoTls(error),
             HeadError::Gone => Self::Gone,
         }
     }
@@ -113,17 +123,29 @@ pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
             shard.counters.refused_by(RefusedBy::ProxyProtocol);
             tracing::info!(remote = %sender.address, %reason, "connection closed before its handshake");
         }
+        Err(NoUpgrade::NoTls(error)) => {
+            shard.counters.refused();
+            match error.fault() {
+                Fault::Server => tracing::error!(remote = %sender.address, reason = %error, "TLS failed"),
+                Fault::Peer | Fault::Limit => tracing::info!(remote = %sender.address, reason = %error, "no TLS"),
+            }
+            answer_in_time(&shard, &mut stream, &[]).await;
+        }
         Err(NoUpgrade::Answered { response, status, reason }) => {
             if status >= 400 {
                 shard.counters.refused();
                 tracing::info!(remote = %sender.address, status, %reason, "handshake refused");
             }
-            let unfinished = shard.handshakes.begin();
-            tokio::select! {
-                _ = tokio::time::timeout(REFUSAL_TIME, answer(&mut stream, &response)) => {}
-                () = unfinished.evicted() => shard.counters.refused_by(RefusedBy::MaxHandshakes),
-            }
+            answer_in_time(&shard, &mut stream, &response).await;
         }
+    }
+}
+
+async fn answer_in_time(shard: &Shard, stream: &mut Stream, response: &[u8]) {
+    let unfinished = shard.handshakes.begin();
+    tokio::select! {
+        _ = tokio::time::timeout(REFUSAL_TIME, answer(shard, stream, response)) => {}
+        () = unfinished.evicted() => shard.counters.refused_by(RefusedBy::MaxHandshakes),
     }
 }
 
@@ -146,7 +168,8 @@ async fn settle(shard: &Rc<Shard>, stream: &mut Stream, sender: &mut Sender) -> 
     let remote = sender.address;
     let upgrade = upgrade(shard, &request)?;
     let mut place = admit(shard, remote)?;
-    let caller = Describe { shard, request: &request, remote, local: stream.local_address(), id: new_id()? };
+    let (local, spoken) = (stream.local_address(), Scheme::spoken_on(stream));
+    let caller = Describe { shard, request: &request, remote, local, spoken, id: new_id()? };
     let mut identity = identify(shard, stream, &caller).await?;
     place.take_for(identity.user.as_ref()).map_err(|no_room| full(shard, no_room))?;
     let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
@@ -164,7 +187,10 @@ async fn request_head(shard: &Shard, stream: &mut Stream, sender: &mut Sender) -
     let reading = async {
         let bytes = match shard.config.listen.proxy_protocol {
             ProxyProtocol::Absent => Vec::new(),
-            ProxyProtocol::Required => proxy_header(shard, stream, sender, deadline).await?,
+            ProxyProtocol::Required => {
+                let behind = proxy_header(shard, stream.transport_mut(), sender, deadline).await?;
+                stream.begin_with(behind)
+            }
         };
         let head = Head::read(stream, &shard.read_buffer, limits.max_head_bytes, bytes);
         match tokio::time::timeout_at(deadline, head).await {
@@ -184,7 +210,7 @@ async fn request_head(shard: &Shard, stream: &mut Stream, sender: &mut Sender) -
 /// Reads the PROXY header and learns from it who the sender is. Gives the bytes behind it.
 async fn proxy_header(
     shard: &Shard,
-    stream: &mut Stream,
+    transport: &mut Transport,
     sender: &mut Sender,
     deadline: tokio::time::Instant,
 ) -> Result<Vec<u8>, NoUpgrade> {
@@ -197,7 +223,7 @@ async fn proxy_header(
     };
     let mut bytes = Vec::new();
     let header = loop {
-        match tokio::time::timeout_at(deadline, read_some(stream, &shard.read_buffer, &mut bytes)).await {
+        match tokio::time::timeout_at(deadline, read_before_tls(transport, &shard.read_buffer, &mut bytes)).await {
             Ok(Ok(())) => {}
             // A balancer that only looks whether somebody listens.
             Ok(Err(_)) if bytes.is_empty() => return Err(NoUpgrade::Gone),
@@ -342,11 +368,20 @@ fn unidentified(refusal: NoIdentity) -> NoUpgrade {
     }
 }
 
-async fn answer(stream: &mut Stream, response: &[u8]) -> std::io::Result<()> {
-    stream.write_all(response).await?;
-    stream.shutdown().await?;
+async fn answer(shard: &Shard, stream: &mut Stream, response: &[u8]) -> std::io::Result<()> {
+    // Before TLS is agreed on no answer can be sent, and nothing but TLS would be understood.
+    stream.send_last(if stream.can_send() { response } else { &[] }).await?;
     // What is still unread when a socket is closed resets it, and the answer is lost on its way.
-    tokio::io::copy(&mut stream.take(REFUSAL_BYTES), &mut tokio::io::sink()).await?;
+    let mut received = 0;
+    while received < REFUSAL_BYTES {
+        let read = |context: &mut Context<'_>| {
+            stream.poll_receive(context, &mut shard.read_buffer.borrow_mut()).map_ok(|read| read.len())
+        };
+        match std::future::poll_fn(read).await? {
+            0 => break,
+            bytes => received += bytes,
+        }
+    }
     Ok(())
 }
 
@@ -377,9 +412,27 @@ enum Scheme {
     Https,
 }
 
+impl Scheme {
+    fn spoken_on(stream: &Stream) -> Self {
+        match stream {
+            Stream::Plain(_) => Self::Http,
+            Stream::Tls(_) => Self::Https,
+        }
+    }
+
+    /// The one that need not be written.
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 impl<'a> Site<'a> {
     /// A client can claim another site only for calls of its own, as it can with `Host` at any web server.
-    fn of(request: &Request<'a>, local_port: Option<u16>) -> Self {
+    /// `spoken` is what the browser, or the proxy before it, speaks to us.
+    fn of(request: &Request<'a>, local_port: Option<u16>, spoken: Scheme) -> Self {
         let first = |name| request.header_str(name).and_then(|list: &str| list.split(',').next()).map(str::trim);
         let proto = first("x-forwarded-proto");
         // A page that came by https can open no unencrypted WebSocket.
@@ -387,14 +440,14 @@ impl<'a> Site<'a> {
         let scheme = match proto {
             Some(proto) if proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss") => Scheme::Https,
             None if by_page() => Scheme::Https,
-            Some(_) | None => Scheme::Http,
+            Some(_) => Scheme::Http,
+            None => spoken,
         };
         let host = first("x-forwarded-host").or_else(|| request.header_str("host")).unwrap_or_default();
         let split = host.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?)));
         let (name, port) = split.unwrap_or_else(|| match scheme {
-            Scheme::Https => (host, 443),
-            Scheme::Http if host.is_empty() => (host, local_port.unwrap_or(80)),
-            Scheme::Http => (host, 80),
+            scheme if host.is_empty() && scheme == spoken => (host, local_port.unwrap_or(scheme.port())),
+            scheme => (host, scheme.port()),
         });
         Self { name, port, scheme }
     }
@@ -406,6 +459,7 @@ struct Describe<'a> {
     request: &'a Request<'a>,
     remote: SocketAddr,
     local: Option<SocketAddr>,
+    spoken: Scheme,
     id: ConnectionId,
 }
 
@@ -417,7 +471,7 @@ impl Describe<'_> {
             true => jwt::without_token(self.request.uri()),
             false => self.request.uri().into(),
         };
-        let site = Site::of(self.request, self.local.map(|local| local.port()));
+        let site = Site::of(self.request, self.local.map(|local| local.port()), self.spoken);
         let mut caller = Caller::builder(self.id, &uri).remote(self.remote);
         caller = caller.user(identity.user).session(identity.session);
         caller = caller.push("SERVER_NAME", site.name).push("SERVER_PORT", site.port.to_string());
@@ -473,7 +527,25 @@ mod tests {
             let Ok(Parsed::Complete { request, .. }) = parse(head.as_bytes(), &HeadLimits::default()) else {
                 panic!("{fields}")
             };
-            assert_eq!(Site::of(&request, Some(1234)), Site { name, port, scheme }, "{fields}");
+            assert_eq!(Site::of(&request, Some(1234), Http), Site { name, port, scheme }, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_spoken_here_is_the_sites_own_scheme_unless_a_proxy_says_another() {
+        use Scheme::{Http, Https};
+        let cases = [
+            ("Host: example.com", "example.com", 443, Https),
+            ("Host: localhost:8888", "localhost", 8888, Https),
+            ("Host: a\r\nX-Forwarded-Proto: http", "a", 80, Http),
+            ("X-A: b", "", 1234, Https),
+        ];
+        for (fields, name, port, scheme) in cases {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+            let Ok(Parsed::Complete { request, .. }) = parse(head.as_bytes(), &HeadLimits::default()) else {
+                panic!("{fields}")
+            };
+            assert_eq!(Site::of(&request, Some(1234), Https), Site { name, port, scheme }, "{fields}");
         }
     }
 

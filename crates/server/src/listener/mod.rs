@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+use wootz_tls::TlsAcceptor;
 
 pub use self::address::Address;
 pub(crate) use self::network::first_bits;
 pub use self::network::{Network, NetworkError};
-pub(crate) use self::stream::Stream;
+pub(crate) use self::stream::{ReadBuffer, Sent, Stream, Transport};
 use crate::config::{Listen, PortTaken};
+use crate::tls::TlsStream;
 use crate::unix_socket::{self, Place, SocketFile, UnixSocketError};
 
 /// Connections that may wait to be accepted, per listening socket.
@@ -97,6 +99,7 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 pub(crate) enum Unwatched {
     Tcp(std::net::TcpListener),
+    Tls(std::net::TcpListener, TlsAcceptor),
     Unix(std::os::unix::net::UnixListener),
 }
 
@@ -104,6 +107,7 @@ pub(crate) enum Unwatched {
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
+    Tls(TcpListener, TlsAcceptor),
     Unix(UnixListener),
 }
 
@@ -124,13 +128,14 @@ pub(crate) enum Peer {
     },
 }
 
-/// Binds everything.
-pub(crate) fn bind(listen: &Listen) -> Result<Bound, ListenError> {
+/// Binds everything. With an acceptor TLS is spoken wherever it can be and nobody said otherwise.
+pub(crate) fn bind(listen: &Listen, tls: Option<&TlsAcceptor>) -> Result<Bound, ListenError> {
     let mut bound =
         Bound { shards: (0..listen.shards).map(|_| Vec::new()).collect(), addresses: Vec::new(), files: Vec::new() };
     for address in &listen.addresses {
         match address {
-            Address::Tcp(address) => bound.add_tcp(*address, listen)?,
+            Address::Tcp(address) => bound.add_tcp(*address, Address::Tcp, listen, tls)?,
+            Address::Plain(address) => bound.add_tcp(*address, Address::Plain, listen, None)?,
             Address::Unix(path) => {
                 let (setting, mode, group) = ("listen.address", listen.unix_mode, listen.unix_group);
                 let place = Place { setting, path, mode, group, backlog: BACKLOG };
@@ -138,24 +143,30 @@ pub(crate) fn bind(listen: &Listen) -> Result<Bound, ListenError> {
                 bound.files.push(file);
                 bound.share(&Unwatched::Unix(listener), address.clone())?;
             }
-            Address::Systemd => bound.add_inherited(listen)?,
+            Address::Systemd => bound.add_inherited(listen, tls)?,
         }
     }
     Ok(bound)
 }
 
 impl Bound {
-    fn add_tcp(&mut self, address: SocketAddr, listen: &Listen) -> Result<(), ListenError> {
-        let listeners = bind_tcp(address, listen)?;
-        let system = |source| ListenError::System { address: address.into(), source };
-        self.addresses.push(listeners[0].local_addr().map_err(system)?.into());
+    fn add_tcp(
+        &mut self,
+        wanted: SocketAddr,
+        kind: fn(SocketAddr) -> Address,
+        listen: &Listen,
+        tls: Option<&TlsAcceptor>,
+    ) -> Result<(), ListenError> {
+        let listeners = bind_tcp(wanted, listen)?;
+        let system = |source| ListenError::System { address: kind(wanted), source };
+        self.addresses.push(kind(listeners[0].local_addr().map_err(system)?));
         for (shard, listener) in self.shards.iter_mut().zip(listeners) {
-            shard.push(Unwatched::Tcp(listener));
+            shard.push(Unwatched::Tcp(listener).with(tls));
         }
         Ok(())
     }
 
-    fn add_inherited(&mut self, listen: &Listen) -> Result<(), ListenError> {
+    fn add_inherited(&mut self, listen: &Listen, tls: Option<&TlsAcceptor>) -> Result<(), ListenError> {
         if listen.inherited.is_empty() {
             return Err(ListenError::NothingInherited);
         }
@@ -164,7 +175,7 @@ impl Bound {
             let socket = socket.try_clone().map_err(system)?;
             let (listener, address) =
                 adopt(socket).map_err(system)?.ok_or(ListenError::WrongSocket { number: index + 1 })?;
-            self.share(&listener, address)?;
+            self.share(&listener.with(tls), address)?;
         }
         Ok(())
     }
@@ -174,6 +185,9 @@ impl Bound {
         for shard in &mut self.shards {
             let cloned = match listener {
                 Unwatched::Tcp(listener) => listener.try_clone().map(Unwatched::Tcp),
+                Unwatched::Tls(listener, acceptor) => {
+                    listener.try_clone().map(|listener| Unwatched::Tls(listener, acceptor.clone()))
+                }
                 Unwatched::Unix(listener) => listener.try_clone().map(Unwatched::Unix),
             };
             shard.push(cloned.map_err(|source| ListenError::System { address: address.clone(), source })?);
@@ -208,7 +222,7 @@ fn bind_tcp(wanted: SocketAddr, listen: &Listen) -> Result<Vec<std::net::TcpList
 /// `[::]` takes IPv4 too (ipv6(7)), unless the list has an address for that on the same port.
 fn leaves_v4_to_another(wanted: SocketAddr, addresses: &[Address]) -> bool {
     let is_v4_of_the_port = |address: &Address| match address {
-        Address::Tcp(address) => address.is_ipv4() && address.port() == wanted.port(),
+        Address::Tcp(address) | Address::Plain(address) => address.is_ipv4() && address.port() == wanted.port(),
         Address::Unix(_) | Address::Systemd => false,
     };
     wanted.is_ipv6() && addresses.iter().any(is_v4_of_the_port)
@@ -268,10 +282,21 @@ fn adopt(socket: OwnedFd) -> io::Result<Option<(Unwatched, Address)>> {
 }
 
 impl Unwatched {
+    /// Speaks TLS, where there are certificates and it is a TCP socket.
+    fn with(self, tls: Option<&TlsAcceptor>) -> Self {
+        match (self, tls) {
+            (Self::Tcp(listener), Some(acceptor)) => Self::Tls(listener, acceptor.clone()),
+            (other, _) => other,
+        }
+    }
+
     /// Has this thread's runtime watch it.
     pub(crate) fn watch(self) -> io::Result<Listener> {
         match self {
             Self::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
+            Self::Tls(listener, acceptor) => {
+                TcpListener::from_std(listener).map(|listener| Listener::Tls(listener, acceptor))
+            }
             Self::Unix(listener) => UnixListener::from_std(listener).map(Listener::Unix),
         }
     }
@@ -281,12 +306,15 @@ impl Listener {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, address)| Accepted {
-                stream: Stream::Tcp(stream),
-                // An IPv4 browser on an IPv6 socket is an IPv4 browser: in the log, in pipes' names, in limits.
-                peer: Peer::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port())),
+                stream: Stream::Plain(Transport::Tcp(stream)),
+                peer: Peer::of(address),
+            }),
+            Self::Tls(listener, acceptor) => listener.poll_accept(context).map_ok(|(stream, address)| Accepted {
+                stream: Stream::Tls(Box::new(TlsStream::new(Transport::Tcp(stream), acceptor.clone()))),
+                peer: Peer::of(address),
             }),
             Self::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted {
-                stream: Stream::Unix(stream),
+                stream: Stream::Plain(Transport::Unix(stream)),
                 peer: Peer::Unix { number: next_number() },
             }),
         }
@@ -320,6 +348,11 @@ fn next_number() -> u16 {
 }
 
 impl Peer {
+    /// An IPv4 browser on an IPv6 socket is an IPv4 browser: in the log, in pipes' names, in limits.
+    fn of(address: SocketAddr) -> Self {
+        Self::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+
     /// Its address and port. One on a Unix socket is on this machine.
     pub(crate) fn address(self) -> SocketAddr {
         match self {
@@ -380,13 +413,13 @@ mod tests {
     fn port_of(listener: &Unwatched) -> u16 {
         match listener {
             Unwatched::Tcp(listener) => listener.local_addr().expect("bound").port(),
-            Unwatched::Unix(_) => panic!("a TCP listener was expected"),
+            Unwatched::Tls(..) | Unwatched::Unix(_) => panic!("a TCP listener was expected"),
         }
     }
 
     #[test]
     fn every_shard_listens_on_the_same_port() {
-        let bound = bind(&listen(&[local(0)], PortTaken::Refuse)).expect("a free port");
+        let bound = bind(&listen(&[local(0)], PortTaken::Refuse), None).expect("a free port");
         let ports: Vec<_> = bound.shards.iter().map(|listeners| port_of(&listeners[0])).collect();
         assert_eq!(ports.len(), 2);
         assert_eq!(ports[0], ports[1]);
@@ -395,10 +428,13 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_also_when_its_owner_would_share_it() {
-        let first = bind(&listen(&[local(0)], PortTaken::Refuse)).expect("a free port");
+        let first = bind(&listen(&[local(0)], PortTaken::Refuse), None).expect("a free port");
         let port = port_of(&first.shards[0][0]);
-        assert!(matches!(bind(&listen(&[local(port)], PortTaken::Refuse)), Err(ListenError::AddressInUse { .. })));
-        let next = bind(&listen(&[local(port)], PortTaken::TryNext)).expect("another port");
+        assert!(matches!(
+            bind(&listen(&[local(port)], PortTaken::Refuse), None),
+            Err(ListenError::AddressInUse { .. })
+        ));
+        let next = bind(&listen(&[local(port)], PortTaken::TryNext), None).expect("another port");
         assert!(port_of(&next.shards[0][0]) > port);
     }
 
@@ -417,12 +453,12 @@ mod tests {
             ..listen(&[Address::Systemd], PortTaken::Refuse)
         };
         let none = listen(&[Address::Systemd], PortTaken::Refuse);
-        assert!(matches!(bind(&none), Err(ListenError::NothingInherited)));
+        assert!(matches!(bind(&none, None), Err(ListenError::NothingInherited)));
         let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        assert!(matches!(bind(&with(datagrams.into())), Err(ListenError::WrongSocket { number: 1 })));
+        assert!(matches!(bind(&with(datagrams.into()), None), Err(ListenError::WrongSocket { number: 1 })));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let bound = bind(&with(listener.into())).expect("it listens");
+        let bound = bind(&with(listener.into()), None).expect("it listens");
         assert_eq!(bound.addresses, [local(port)]);
         assert_eq!(bound.shards.iter().map(|listeners| port_of(&listeners[0])).collect::<Vec<_>>(), [port, port]);
     }
