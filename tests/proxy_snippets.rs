@@ -263,11 +263,21 @@ fn snippet_is_all_that_is_printed_and_what_can_be_no_snippet_is_refused() {
     assert!(text(&["--set", "limits.ping_interval=0"]).contains("# limits.ping_interval is 0, so idle ones are cut."));
     assert!(text(&["--to", "10.0.0.5:80"]).contains("with the address that nginx connects from"));
 
+    // Where wootz speaks TLS itself, a proxy gets the address that does not.
+    let addresses = "listen.address=127.0.0.1:443,plain:127.0.0.1:8889";
+    let both = ["proxy", "nginx", "--set", "tls.cert=a", "--set", "tls.key=b", "--set", addresses];
+    let printed = String::from_utf8(wootz.run(&both).stdout).expect("UTF-8");
+    assert!(printed.contains("http://127.0.0.1:8889"), "{printed}");
+
     for (arguments, why) in [
         (&["unknown"][..], "[possible values: apache, nginx, caddy, haproxy]"),
         (&["nginx", "--for", "htaccess"], "--for: nginx has one form only"),
         (&["apache", "--for", "unknown"], "[possible values: htaccess, proxypass, wstunnel]"),
         (&["nginx", "--listen", "127.0.0.1:0"], "--listen: listen.address takes any free port"),
+        (
+            &["nginx", "--listen", "127.0.0.1:443", "--set", "tls.cert=a", "--set", "tls.key=b"],
+            "--listen: listen.address has none without TLS for a proxy",
+        ),
         (&["nginx", "--to", "unix:relative"], "--to: is host:port or unix:/path"),
         (&["nginx", "--listen", "127.0.0.1:80", "--set", "listen.path=/a b"], "--set: listen.path "),
     ] {
