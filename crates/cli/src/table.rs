@@ -87,6 +87,9 @@ pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::String(text) => text.split(|c: char| c.is_control()).collect::<Vec<_>>().join(" "),
         Value::Null => "-".to_owned(),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().map(cell).collect::<Vec<_>>().join(", ")
+        }
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
@@ -123,6 +126,7 @@ mod tests {
             ],
             "nobody": [],
             "plain": [1, 2],
+            "words": ["a", "b c"],
         });
         assert_eq!(
             table(&status),
@@ -133,6 +137,7 @@ mod tests {
                 "  1234  starting  killed by [31m SIGKILL      3",
                 "nobody   none",
                 "plain    [1,2]",
+                "words    a, b c",
             ]
             .join("\n")
         );
