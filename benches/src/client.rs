@@ -1,6 +1,6 @@
 //! One WebSocket client: it opens, asks, and believes nothing that it has not compared.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,12 @@ pub fn open_with(address: SocketAddr, fields: &str) -> io::Result<(TcpStream, Ve
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    let held = upgrade(&mut stream, address, fields)?;
+    Ok((stream, held))
+}
+
+/// Upgrades a connection, whatever carries it; returns what came after the 101.
+pub fn upgrade(stream: &mut (impl Read + Write), address: SocketAddr, fields: &str) -> io::Result<Vec<u8>> {
     stream.write_all(wire::client_request_with(&address.to_string(), fields).as_bytes())?;
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -60,7 +66,7 @@ pub fn open_with(address: SocketAddr, fields: &str) -> io::Result<(TcpStream, Ve
         }
         if let Some(length) = check_upgrade(&head)? {
             head.drain(..length);
-            return Ok((stream, head));
+            return Ok(head);
         }
     }
 }

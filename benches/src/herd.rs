@@ -3,13 +3,16 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustls::ClientConfig;
 use wootz_benches::wire;
 
 use crate::client::{self, Heard, PATIENCE, wrong};
+use crate::tls::Secured;
 
 /// Open connections, in the order in which they were made.
 pub struct Herd {
@@ -19,9 +22,15 @@ pub struct Herd {
 }
 
 struct Member {
-    stream: TcpStream,
+    link: Link,
     /// Bytes of a frame that has not arrived as a whole.
     held: Vec<u8>,
+}
+
+/// What frames travel over.
+enum Link {
+    Plain(TcpStream),
+    Secured(Box<Secured>),
 }
 
 /// Whether the herd goes on waiting.
@@ -39,13 +48,30 @@ impl Herd {
 
     /// The same, each with header fields of its own, by its number.
     pub fn connect_with(address: SocketAddr, count: usize, fields: impl Fn(usize) -> String) -> io::Result<Self> {
+        Self::of(count, |number| {
+            let (stream, held) = client::open_with(address, &fields(number))?;
+            Ok(Member { link: Link::Plain(stream), held })
+        })
+    }
+
+    /// The same over TLS.
+    pub fn connect_secured(address: SocketAddr, count: usize, trust: &Arc<ClientConfig>) -> io::Result<Self> {
+        Self::of(count, |_| {
+            let mut secured = Secured::connect(address, trust)?;
+            let held = secured.upgrade(address)?;
+            Ok(Member { link: Link::Secured(Box::new(secured)), held })
+        })
+    }
+
+    fn of(count: usize, open: impl Fn(usize) -> io::Result<Member>) -> io::Result<Self> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut members = Vec::with_capacity(count);
         for number in 0..count {
-            let (stream, held) = client::open_with(address, &fields(number))?;
+            let member = open(number)?;
+            let stream = member.link.stream();
             stream.set_nonblocking(true)?;
             epoll::add(&poll, stream.as_fd(), EventData::new_u64(number as u64), EventFlags::IN)?;
-            members.push(Member { stream, held });
+            members.push(member);
         }
         Ok(Self { poll, members, read: vec![0; 256 * 1024] })
     }
@@ -55,13 +81,13 @@ impl Herd {
         let frame = client::frame(wire::TEXT, payload);
         let count = self.members.len();
         let mut sent = at_once.min(count);
-        for member in &self.members[..sent] {
+        for member in &mut self.members[..sent] {
             member.send(&frame)?;
         }
         let mut answered = 0;
         self.wait_for(payload, |_, members| {
             answered += 1;
-            if let Some(next) = members.get(sent) {
+            if let Some(next) = members.get_mut(sent) {
                 next.send(&frame)?;
                 sent += 1;
             }
@@ -72,7 +98,7 @@ impl Herd {
     /// Every member keeps one message under way until `total` of them have been answered.
     pub fn ping_pong(&mut self, payload: &[u8], total: usize) -> io::Result<()> {
         let frame = client::frame(wire::TEXT, payload);
-        for member in &self.members {
+        for member in &mut self.members {
             member.send(&frame)?;
         }
         let (mut sent, mut answered) = (self.members.len(), 0);
@@ -104,7 +130,7 @@ impl Herd {
     fn wait_for(
         &mut self,
         expected: &[u8],
-        mut arrived: impl FnMut(usize, &[Member]) -> io::Result<Flow>,
+        mut arrived: impl FnMut(usize, &mut [Member]) -> io::Result<Flow>,
     ) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut events: Vec<epoll::Event> = Vec::with_capacity(1024);
@@ -118,7 +144,7 @@ impl Herd {
             for event in &events {
                 let number = event.data.u64() as usize;
                 for _ in 0..self.members[number].receive(&mut self.read, expected)? {
-                    if arrived(number, &self.members)? == Flow::Done {
+                    if arrived(number, &mut self.members)? == Flow::Done {
                         return Ok(());
                     }
                 }
@@ -127,17 +153,42 @@ impl Herd {
     }
 }
 
+impl Link {
+    fn stream(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Secured(secured) => secured.stream(),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes),
+            Self::Secured(secured) => secured.send(bytes),
+        }
+    }
+
+    /// Reads once; nothing came, where a record has not arrived as a whole.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => match stream.read(buffer)? {
+                0 => Err(wrong("a connection was hung up")),
+                bytes => Ok(bytes),
+            },
+            Self::Secured(secured) => secured.receive(buffer),
+        }
+    }
+}
+
 impl Member {
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        (&self.stream).write_all(frame)
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.link.send(frame)
     }
 
     /// Reads once; returns how many messages came, all of them `expected`.
     fn receive(&mut self, buffer: &mut [u8], expected: &[u8]) -> io::Result<usize> {
-        let read = match self.stream.read(buffer)? {
-            0 => return Err(wrong("a connection was hung up")),
-            bytes => &buffer[..bytes],
-        };
+        let bytes = self.link.receive(buffer)?;
+        let read = &buffer[..bytes];
         let mut bytes = read;
         if !self.held.is_empty() {
             self.held.extend_from_slice(read);
@@ -151,7 +202,7 @@ impl Member {
                     let start = String::from_utf8_lossy(&message[..message.len().min(64)]);
                     return Err(wrong(format!("another message than was expected: {start:?}")));
                 }
-                Heard::Ping(payload) => (&self.stream).write_all(&client::frame(wire::PONG, payload))?,
+                Heard::Ping(payload) => self.link.send(&client::frame(wire::PONG, payload))?,
                 Heard::Pong => {}
                 Heard::Close(code) => return Err(wrong(format!("a connection was closed, code {code:?}"))),
             }

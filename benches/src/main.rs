@@ -15,6 +15,7 @@ mod rows;
 mod server;
 mod statistics;
 mod table;
+mod tls;
 
 use std::io;
 use std::path::PathBuf;
@@ -36,10 +37,12 @@ pub struct Programs {
     redis_benchmark: PathBuf,
     floor_epoll: PathBuf,
     floor_tokio: PathBuf,
+    floor_rustls: PathBuf,
+    tls_echo: PathBuf,
 }
 
 const USAGE: &str = "usage: bench WOOTZ ECHO WEBSOCKETD PHP_FPM NGINX PHP NODE PICK REDIS_SERVER REDIS_BENCHMARK [ROW…]
-rows: memory push control echo exec handshakes lifetimes fpm fpm-many nginx isolate flood http session identity recheck (all, if none is named)
+rows: memory push control echo exec handshakes lifetimes fpm fpm-many nginx isolate flood http session identity recheck tls (all, if none is named)
 WOOTZ is the server, ECHO the embedding example that echoes, PICK the example that reads a session, the others are its peers and what it calls; the floors lie beside this program";
 
 fn main() -> ExitCode {
@@ -65,6 +68,7 @@ fn run(paths: [PathBuf; 10], wanted: &[String]) -> io::Result<ExitCode> {
     let [wootz, echo, websocketd, php_fpm, nginx, php, node, pick, redis_server, redis_benchmark] = paths;
     let own = std::env::current_exe()?;
     let (floor_epoll, floor_tokio) = (own.with_file_name("floor_epoll"), own.with_file_name("floor_tokio"));
+    let (floor_rustls, tls_echo) = (own.with_file_name("floor_rustls"), own.with_file_name("tls_echo"));
     let programs = Programs {
         wootz,
         echo,
@@ -78,6 +82,8 @@ fn run(paths: [PathBuf; 10], wanted: &[String]) -> io::Result<ExitCode> {
         redis_benchmark,
         floor_epoll,
         floor_tokio,
+        floor_rustls,
+        tls_echo,
     };
     let mut table = Table::default();
     for row in rows::ALL.iter().filter(|row| wanted.is_empty() || wanted.iter().any(|name| name == row.name)) {

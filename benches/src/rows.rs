@@ -14,6 +14,7 @@ mod lifetimes;
 mod memory;
 mod push;
 mod session;
+mod tls;
 
 use std::io;
 
@@ -37,7 +38,7 @@ pub struct Row {
 }
 
 /// All of them, in the order of the table.
-pub const ALL: [Row; 16] = [
+pub const ALL: [Row; 17] = [
     memory::ROW,
     push::ROW,
     control::ROW,
@@ -54,6 +55,7 @@ pub const ALL: [Row; 16] = [
     identity::ROW,
     identity::RECHECK_ROW,
     session::ROW,
+    tls::ROW,
 ];
 
 /// Starts the real server on the core of the servers with `application` (program and arguments) behind it.
