@@ -49,8 +49,8 @@ fn to_many(programs: &Programs, table: &mut Table) -> io::Result<()> {
         milliseconds(herd, |text| pushes.write_all(format!("{text}\n").as_bytes()))
     };
     let ours = || {
-        let server = serve(programs, &["pipes.requests=false"], &["/bin/cat"])?;
-        let mut control = UnixStream::connect(server.path("wootz.sock"))?;
+        let mut server = serve(programs, &["pipes.requests=false"], &["/bin/cat"])?;
+        let mut control = UnixStream::connect(server.wait_for_file("wootz.sock")?)?;
         let herd = Herd::connect(server.address, CONNECTIONS)?;
         let mut receipt = vec![0; 4096];
         milliseconds(herd, |text| {
@@ -102,12 +102,12 @@ fn to_single_users(programs: &Programs, table: &mut Table) -> io::Result<()> {
     })?;
     let socket = redis.path("redis.sock");
     let settings = ["pipes.requests=false", "identity.provider=application", "listen.shards=1"];
-    let server = serve_runner(programs, SERVER_CORE, &settings, &["--", "/bin/sh", "-c", "echo $REMOTE_PORT"])?;
+    let mut server = serve_runner(programs, SERVER_CORE, &settings, &["--", "/bin/sh", "-c", "echo $REMOTE_PORT"])?;
     let mut users = Vec::new();
     for _ in 0..CLIENTS {
         users.push(client::open_with(server.address, "")?.0);
     }
-    let control = server.path("wootz.sock");
+    let control = server.wait_for_file("wootz.sock")?;
     let (theirs, ours) =
         take_turns(ROUNDS, || publish(&programs.redis_benchmark, &socket), || push_to_each(&control, &mut users))?;
     let what = "pushes to single users by 50 kept control connections, one at a time each";
