@@ -236,7 +236,8 @@ fn named(key: &str) -> Option<Arg> {
     let flag = row.flag?;
     let argument = Arg::new(row.key).long(flag.name).help(row.help);
     Some(match flag.value {
-        FlagValue::True | FlagValue::False => argument.action(ArgAction::SetTrue),
+        FlagValue::True => argument.action(ArgAction::SetTrue),
+        FlagValue::False => argument.action(ArgAction::SetTrue).help(format!("Switch off {}: {}", row.key, row.help)),
         FlagValue::Named(value) => argument.value_name(value).allow_hyphen_values(true),
     })
 }
