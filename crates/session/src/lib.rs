@@ -10,3 +10,6 @@ pub mod serialize;
 pub mod store;
 
 pub use id::SessionId;
+
+/// A user's id is at most so long: it stands in variables and in the name of a pipe.
+pub const MAX_USER_BYTES: usize = 128;

@@ -132,7 +132,7 @@ fn parse(answer: &[u8], now: Instant) -> Result<Identity, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::MAX_USER_BYTES;
+    use wootz_session::MAX_USER_BYTES;
 
     #[test]
     fn an_id_alone_or_in_json_is_a_user_and_nothing_is_a_guest() {

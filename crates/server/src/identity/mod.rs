@@ -11,15 +11,13 @@ use std::time::Instant;
 
 use wootz_protocol::handshake::Request;
 use wootz_runner::Caller;
+use wootz_session::MAX_USER_BYTES;
 
 use crate::config::{Guests, Provider};
 use crate::metrics::RefusedBy;
 use crate::shard::Shard;
 
 pub(crate) use session::{News, Sessions, Verdict, Watched, run_rechecks};
-
-/// A user's id is at most so long: it stands in variables and in the name of a pipe.
-const MAX_USER_BYTES: usize = 128;
 
 /// Who a browser is.
 #[derive(Debug)]

@@ -9,12 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::json::{self, Json, Object};
 use super::keys::{Algorithm, Key};
 use super::verifier::JwtSettings;
+use crate::MAX_USER_BYTES;
 
 /// A token is at most so long; what is longer does not fit into the headers of most servers either.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
-
-/// A user's id is at most so long: it stands in variables and in the name of a pipe.
-const MAX_USER_BYTES: usize = 128;
 
 /// The end of the year 9999. A time beyond it is one in milliseconds, or a mistake.
 const LAST_SECOND: u64 = 253_402_300_799;

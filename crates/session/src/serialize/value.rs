@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
-/// Longer ids name nobody.
-const MAX_USER_BYTES: usize = 128;
+use crate::MAX_USER_BYTES;
+
 /// Up to here every whole number has a float of its own.
 const MAX_WHOLE_FLOAT: f64 = 9_007_199_254_740_992.0;
 
