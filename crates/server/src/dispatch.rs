@@ -117,6 +117,11 @@ pub(crate) enum Waits {
     InItsPlace,
 }
 
+impl Waits {
+    /// For a call that has no message.
+    pub(crate) const EMPTY: Self = Self::InLine { message_bytes: 0 };
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.turns.places.fetch_sub(1, Ordering::Relaxed);
@@ -229,7 +234,8 @@ impl Turns {
         let began = Instant::now();
         let waiting =
             Waiting { turns: Arc::clone(self), party, share, message_bytes: waits.counted_bytes(), waiter, began };
-        tokio::time::timeout(self.limits.max_wait, waiting).await.unwrap_or(Err(Busy::WaitedTooLong))
+        // Boxed, because a call that gets its turn at once, as nearly all do, should have no room for a wait.
+        Box::pin(tokio::time::timeout(self.limits.max_wait, waiting)).await.unwrap_or(Err(Busy::WaitedTooLong))
     }
 
     pub(crate) fn counts(&self) -> TurnCounts {

@@ -180,21 +180,7 @@ impl Shard {
     ///
     /// # Errors
     /// See [`Turns::acquire`]; at once where the application is left alone.
-    pub(crate) async fn acquire_turn(
-        &self,
-        caller: &Caller,
-        event: CallEvent,
-        message_bytes: usize,
-    ) -> Result<Turn, Busy> {
-        self.acquire(caller, event, Waits::InLine { message_bytes }).await
-    }
-
-    /// The same for a pushed request that has a place.
-    pub(crate) async fn acquire_placed_turn(&self, caller: &Caller) -> Result<Turn, Busy> {
-        self.acquire(caller, CallEvent::Push, Waits::InItsPlace).await
-    }
-
-    async fn acquire(&self, caller: &Caller, event: CallEvent, waits: Waits) -> Result<Turn, Busy> {
+    pub(crate) async fn acquire_turn(&self, caller: &Caller, event: CallEvent, waits: Waits) -> Result<Turn, Busy> {
         if !self.circuit.admits(Instant::now) {
             return Err(Busy::LeftAlone);
         }

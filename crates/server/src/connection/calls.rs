@@ -17,7 +17,7 @@ use super::mailbox::{CallReplies, Ending, Mailbox, MailboxKind};
 use super::requests::Pushed;
 use crate::config::Mode;
 use crate::console::Note;
-use crate::dispatch::Busy;
+use crate::dispatch::{Busy, Waits};
 use crate::events::{Happening, Kind};
 use crate::metrics::CallEnd;
 use crate::shard::Shard;
@@ -46,7 +46,8 @@ impl Request {
     }
 }
 
-type RunningCall = Pin<Box<dyn Future<Output = ()>>>;
+/// A call from its wait for a turn to its last reply. That its browser has gone is no answer that anybody needs.
+type RunningCall = Pin<Box<dyn Future<Output = Result<(), Gone>>>>;
 
 /// The queue of one connection and what runs of it.
 #[derive(Default)]
@@ -136,59 +137,55 @@ impl Calls {
     }
 }
 
-/// Runs one call from its wait for a turn to its last reply.
-fn run(owner: &Owner<'_>, request: Request, sequence: u64, now: Instant) -> impl Future<Output = ()> + use<> {
+/// Runs one call from its wait for a turn to its last reply. One future, without another in it for the same values: it is moved and
+/// allocated for each call.
+fn run(
+    owner: &Owner<'_>,
+    request: Request,
+    sequence: u64,
+    now: Instant,
+) -> impl Future<Output = Result<(), Gone>> + use<> {
     let (shard, mailbox) = (Rc::clone(owner.shard), Rc::clone(owner.mailbox));
+    let Request { event, message, pushed } = request;
     let call = Call {
-        event: request.event,
-        message: request.message,
+        event,
+        message,
         caller: Arc::clone(owner.caller),
         mode: shard.config.calls.message,
         capability: shard.capabilities.as_ref().map(|issuer| issuer.issue(owner.caller.id, sequence)),
     };
-    let pushed = request.pushed;
+    let replies = CallReplies::new(Rc::clone(&shard), Rc::clone(&mailbox), sequence, event, now);
     async move {
-        let replies = CallReplies::new(Rc::clone(&shard), Rc::clone(&mailbox), sequence, call.event, now);
-        // A browser that is gone needs no answer; nothing else can be done about it here.
-        let _ = run_in_turn(&shard, &mailbox, call, pushed, &replies).await;
-    }
-}
-
-async fn run_in_turn(
-    shard: &Rc<Shard>,
-    mailbox: &Mailbox,
-    call: Call,
-    pushed: Option<Rc<Pushed>>,
-    replies: &Rc<CallReplies>,
-) -> Result<(), Gone> {
-    let turn = match &pushed {
-        Some(pushed) if pushed.has_place() => shard.acquire_placed_turn(&call.caller).await,
-        Some(_) | None => shard.acquire_turn(&call.caller, call.event, call.message.payload().len()).await,
-    };
-    if let Some(pushed) = &pushed {
-        mailbox.forget_request(pushed);
-    }
-    let turn = match turn {
-        Ok(turn) => turn,
-        Err(busy) => return answer_busy(shard, mailbox, &call, replies, busy).await,
-    };
-    replies.started(turn.waited());
-    let counted = CountedCall::new(shard, &call.caller, call.event, turn.waited(), replies.began());
-    let described = Described::of(&call, mailbox.kind());
-    let mut way_back = Replies::new(Rc::clone(replies) as Rc<dyn wootz_runner::ReplySink>);
-    let result = shard.application.call_dyn(call, &mut way_back).await;
-    // The application is done; a slow reader of its reply must not keep others from their turn.
-    drop(turn);
-    counted.end(&result);
-    replies.flush().await?;
-    if let Some(pushed) = pushed {
-        // Of a failed call nothing is to be written.
-        let watchers = pushed.take_watchers();
-        watchers.filter(|_| result.is_ok()).for_each(|watch| mailbox.outbox().watch(watch));
-    }
-    match result {
-        Ok(()) => tell_success(mailbox, &described, &way_back, replies).await,
-        Err(error) => tell_failure(shard, mailbox, &described, &error, replies).await,
+        let waits = match &pushed {
+            Some(pushed) if pushed.has_place() => Waits::InItsPlace,
+            Some(_) | None => Waits::InLine { message_bytes: call.message.payload().len() },
+        };
+        let turn = shard.acquire_turn(&call.caller, event, waits).await;
+        if let Some(pushed) = &pushed {
+            mailbox.forget_request(pushed);
+        }
+        let turn = match turn {
+            Ok(turn) => turn,
+            Err(busy) => return answer_busy(&shard, &mailbox, &call, &replies, busy).await,
+        };
+        replies.started(turn.waited());
+        let counted = CountedCall::new(&shard, &call.caller, event, turn.waited(), replies.began());
+        let described = Described::of(&call, mailbox.kind());
+        let mut way_back = Replies::new(Rc::clone(&replies) as Rc<dyn wootz_runner::ReplySink>);
+        let result = shard.application.call_dyn(call, &mut way_back).await;
+        // The application is done; a slow reader of its reply must not keep others from their turn.
+        drop(turn);
+        counted.end(&result);
+        replies.flush().await?;
+        if let Some(pushed) = pushed {
+            // Of a failed call nothing is to be written.
+            let watchers = pushed.take_watchers();
+            watchers.filter(|_| result.is_ok()).for_each(|watch| mailbox.outbox().watch(watch));
+        }
+        match result {
+            Ok(()) => tell_success(&mailbox, &described, &way_back, &replies).await,
+            Err(error) => tell_failure(&shard, &mailbox, &described, &error, &replies).await,
+        }
     }
 }
 
@@ -343,7 +340,7 @@ pub(crate) async fn run_detached(shard: Rc<Shard>, caller: Arc<Caller>, event: C
         }
         fn send(&self, _: Message) {}
     }
-    let Ok(turn) = shard.acquire_turn(&caller, event, 0).await else {
+    let Ok(turn) = shard.acquire_turn(&caller, event, Waits::EMPTY).await else {
         tracing::warn!(connection = %caller.id, %event, "call dropped: busy");
         return shard.counters.call_refused();
     };

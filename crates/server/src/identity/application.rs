@@ -14,6 +14,7 @@ use wootz_runner::{ApplicationFault, Call, CallError, CallEvent, Caller, Gone, M
 
 use super::{Identity, NoIdentity, user};
 use crate::connection::{CountedCall, log_failure};
+use crate::dispatch::Waits;
 use crate::push::channels;
 use crate::shard::Shard;
 
@@ -22,7 +23,7 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
 /// Asks the application.
 pub(super) async fn ask(shard: &Rc<Shard>, caller: Arc<Caller>) -> Result<Identity, NoIdentity> {
-    let turn = shard.acquire_turn(&caller, CallEvent::Validate, 0).await.map_err(|busy| {
+    let turn = shard.acquire_turn(&caller, CallEvent::Validate, Waits::EMPTY).await.map_err(|busy| {
         shard.counters.call_refused();
         NoIdentity::Unsettled(format!("the application could not be asked who it is: {busy}"))
     })?;

@@ -15,7 +15,7 @@ use wootz_runner::{Call, CallEvent, Caller, Gone, Message, Replies, ReplySink};
 use super::command::What;
 use super::receipt::{Part, Tally};
 use crate::connection::{CountedCall, encode, log_failure};
-use crate::dispatch::{Place, Turns};
+use crate::dispatch::{Place, Turns, Waits};
 use crate::shard::Shard;
 
 /// What makes two calls equal: then the second need not run while the first waits.
@@ -120,7 +120,7 @@ impl Drop for Waiting {
 
 /// Runs the call from its wait for a turn to the end of its output.
 pub(super) async fn run(shard: Rc<Shard>, caller: Arc<Caller>, waiting: Waiting) {
-    let turn = match shard.acquire_placed_turn(&caller).await {
+    let turn = match shard.acquire_turn(&caller, CallEvent::Push, Waits::InItsPlace).await {
         Ok(turn) => turn,
         Err(busy) => {
             tracing::warn!(connection = %caller.id, reason = %busy, "pushed request dropped: busy");
