@@ -6,7 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -96,10 +96,20 @@ impl Replies {
     /// # Cancel safety
     /// A message is sent whole or not at all.
     pub async fn send(&mut self, message: Message) -> Result<(), Gone> {
-        poll_fn(|cx| self.sink.poll_ready(cx)).await?;
-        self.sink.send(message);
-        self.sent += 1;
-        Ok(())
+        let mut unsent = Some(message);
+        poll_fn(|cx| self.poll_send(cx, &mut unsent)).await
+    }
+
+    /// Waits for turn and room, then takes the message that is there, if one is.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, unsent: &mut Option<Message>) -> Poll<Result<(), Gone>> {
+        if unsent.is_some() {
+            ready!(self.sink.poll_ready(cx))?;
+        }
+        if let Some(message) = unsent.take() {
+            self.sink.send(message);
+            self.sent += 1;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Sends a text message.
@@ -164,16 +174,28 @@ pub(crate) async fn send_ready(
     replies: &mut Replies,
     deadline: &mut Deadline,
 ) -> Result<Result<(), Unsent>, Gone> {
+    let mut unsent = None;
+    poll_fn(|cx| poll_send_ready(cx, output, &mut unsent, replies, deadline)).await
+}
+
+/// The same for a future that is written by hand; `unsent` keeps the message that waits for the reader.
+pub(crate) fn poll_send_ready(
+    cx: &mut Context<'_>,
+    output: &mut ReplyAssembler,
+    unsent: &mut Option<Message>,
+    replies: &mut Replies,
+    deadline: &mut Deadline,
+) -> Poll<Result<Result<(), Unsent>, Gone>> {
     loop {
-        let message = match output.next_message() {
-            Ok(Some(message)) => message,
-            Ok(None) => return Ok(Ok(())),
-            Err(error) => return Ok(Err(Unsent::Output(error))),
-        };
-        match deadline.before(replies.send(message)).await {
-            Ok(sent) => sent?,
-            Err(Late) => return Ok(Err(Unsent::Late)),
+        match replies.poll_send(cx, unsent) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => return deadline.poll(cx).map(|Late| Ok(Err(Unsent::Late))),
         }
+        *unsent = match output.next_message() {
+            Ok(Some(message)) => Some(message),
+            Ok(None) => return Poll::Ready(Ok(Ok(()))),
+            Err(error) => return Poll::Ready(Ok(Err(Unsent::Output(error)))),
+        };
     }
 }
 

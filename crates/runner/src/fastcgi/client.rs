@@ -22,7 +22,7 @@ use super::records::{
     AfterAnswer, Begin, End, Outgoing, Piece, Position, ProtocolStatus, Records, RequestHead, Step, Written,
 };
 use super::response::HeaderBlock;
-use crate::application::{CallOutcome, Replies, Unsent, send_ready};
+use crate::application::{CallOutcome, Replies, Unsent, poll_send_ready};
 use crate::call::{Call, CallEvent, Message};
 use crate::deadline::{Deadline, Late};
 use crate::error::{ApplicationFault, CallError, EnvironmentFault, Gone, StartError};
@@ -114,19 +114,12 @@ pub(crate) async fn exchange<S: Transport>(
     deadline: &mut Deadline,
     replies: &mut Replies,
 ) -> Result<Exchanged, NotExchanged> {
-    let mut head = RequestHead::new(exchange.after);
-    exchange.parameters.push(exchange.call, &mut head);
-    let outgoing = head.body(exchange.call.message.payload().clone(), exchange.begin);
-    let answer = Answer::new(exchange.call.event, exchange.limits);
-    let silence = silence(exchange.limits);
-    let mut conversation = Conversation { connection, outgoing, after: exchange.after, answer, silence };
-    let stop = conversation.run(deadline, replies).await?;
+    let mut conversation = Conversation::new(connection, exchange);
+    let stop = poll_fn(|cx| conversation.poll(cx, deadline, replies)).await?;
     let reusable = exchange.after == AfterAnswer::Keep && conversation.is_over();
-    let Rest { message, output_bytes, stderr } =
+    let Rest { mut message, output_bytes, stderr } =
         conversation.answer.conclude(stop, exchange).map_err(NotExchanged::Failed)?;
-    if let Some(message) = message {
-        replies.send(message).await?;
-    }
+    poll_fn(|cx| replies.poll_send(cx, &mut message)).await?;
     replies.report(CallOutcome { duration: exchange.since.elapsed(), output_bytes, stderr });
     Ok(if reusable { Exchanged::Reusable } else { Exchanged::Spent })
 }
@@ -143,6 +136,10 @@ struct Conversation<'c, S> {
     outgoing: Outgoing,
     after: AfterAnswer,
     answer: Answer,
+    /// A reply that waits for its reader.
+    unsent: Option<Message>,
+    /// The end of the answer, while replies before it wait.
+    end: Option<End>,
     silence: Deadline,
 }
 
@@ -170,21 +167,43 @@ enum Event {
     NotBegun(io::Error),
 }
 
-impl<S: Transport> Conversation<'_, S> {
-    async fn run(&mut self, deadline: &mut Deadline, replies: &mut Replies) -> Result<Stop, NotExchanged> {
+impl<'c, S: Transport> Conversation<'c, S> {
+    fn new(connection: &'c mut S, exchange: &Exchange<'_>) -> Self {
+        let mut head = RequestHead::new(exchange.after);
+        exchange.parameters.push(exchange.call, &mut head);
+        Self {
+            connection,
+            outgoing: head.body(exchange.call.message.payload().clone(), exchange.begin),
+            after: exchange.after,
+            answer: Answer::new(exchange.call.event, exchange.limits),
+            unsent: None,
+            end: None,
+            silence: silence(exchange.limits),
+        }
+    }
+
+    /// Goes on until it is over. By hand, because a call's future is moved and allocated for each message, and one future in another
+    /// keeps everything twice.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadline: &mut Deadline,
+        replies: &mut Replies,
+    ) -> Poll<Result<Stop, NotExchanged>> {
         loop {
-            let end = match poll_fn(|cx| self.poll_event(cx, deadline)).await {
-                Event::Received(Ok(end)) => end,
-                Event::Received(Err(stop)) | Event::Stop(stop) => return Ok(stop),
-                Event::NotBegun(error) => return Err(NotExchanged::NotBegun(error)),
-            };
-            match send_ready(&mut self.answer.output, replies, deadline).await? {
+            let sent = poll_send_ready(cx, &mut self.answer.output, &mut self.unsent, replies, deadline);
+            match ready!(sent)? {
                 Ok(()) => {}
-                Err(Unsent::Late) => return Ok(Stop::Late),
-                Err(Unsent::Output(error)) => return Ok(Stop::Output(error)),
+                Err(Unsent::Late) => return Poll::Ready(Ok(Stop::Late)),
+                Err(Unsent::Output(error)) => return Poll::Ready(Ok(Stop::Output(error))),
             }
-            if let Some(end) = end {
-                return Ok(Stop::End(end));
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(Ok(Stop::End(end)));
+            }
+            match ready!(self.poll_event(cx, deadline)) {
+                Event::Received(Ok(end)) => self.end = end,
+                Event::Received(Err(stop)) | Event::Stop(stop) => return Poll::Ready(Ok(stop)),
+                Event::NotBegun(error) => return Poll::Ready(Err(NotExchanged::NotBegun(error))),
             }
         }
     }
