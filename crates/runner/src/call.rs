@@ -20,9 +20,26 @@ const MAX_URI_BYTES: usize = 8 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u128);
 
+impl ConnectionId {
+    /// As it is written.
+    pub(crate) fn digits(self) -> [u8; 32] {
+        hex(self.0.to_be_bytes())
+    }
+}
+
+/// Two hexadecimal digits for each byte.
+pub(crate) fn hex(bytes: [u8; 16]) -> [u8; 32] {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let mut written = [0; 32];
+    for (two, byte) in written.chunks_exact_mut(2).zip(bytes) {
+        two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    written
+}
+
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.pad(std::str::from_utf8(&self.digits()).expect("digits are ASCII"))
     }
 }
 

@@ -4,15 +4,19 @@
 //! nothing is computed unless somebody asks for the variable.
 
 use std::fmt;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::call::ConnectionId;
+use crate::call::{ConnectionId, hex};
 
 /// Bytes of the hash that a token shows: 128 bits can't be guessed.
 const SHOWN_BYTES: usize = 16;
+
+/// Connection, call and proof in hexadecimal digits, and two dots.
+const MAX_TOKEN_BYTES: usize = 32 + 1 + 16 + 1 + 2 * SHOWN_BYTES;
 
 /// Makes and recognizes tokens. One per server, made anew at each start, so that no token outlives its server.
 #[derive(Clone)]
@@ -69,9 +73,20 @@ impl Capability {
     /// What the application is given and shows again.
     #[must_use]
     pub fn token(&self) -> String {
+        let mut token = Vec::with_capacity(MAX_TOKEN_BYTES);
+        self.write_token(&mut token);
+        String::from_utf8(token).expect("digits and dots")
+    }
+
+    /// The same, at most 82 bytes.
+    pub(crate) fn write_token(&self, out: &mut Vec<u8>) {
         let proof = self.key.hash(self.connection, self.call).finalize().into_bytes();
-        let proof: String = proof[..SHOWN_BYTES].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}.{:x}.{proof}", self.connection, self.call)
+        let (shown, _) = proof.split_first_chunk::<SHOWN_BYTES>().expect("SHA-256 has 32 bytes");
+        out.extend_from_slice(&self.connection.digits());
+        out.push(b'.');
+        write!(out, "{:x}", self.call).expect("a vector takes whatever is written");
+        out.push(b'.');
+        out.extend_from_slice(&hex(*shown));
     }
 }
 

@@ -1,14 +1,17 @@
 //! The variables of CGI/1.1 (RFC 3875): what a call tells the application besides its message.
 //!
-//! A connection keeps its own ready-made, as one boxed slice (`NAME\0VALUE\0` again and again), for as long as it lives; those
-//! of a call are computed when they are asked for. No name comes twice and no value holds a NUL, because no process
+//! A connection keeps its own ready-made, as one boxed slice of pairs, for as long as it lives; those of a call are computed when they
+//! are asked for. No name comes twice and no value holds a NUL, because no process
 //! could be given one.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::call::{Call, ConnectionId, Message};
+use crate::capability::Capability;
+use crate::pairs::{self, Pair};
 
 /// What CGI calls the server: the name of this software and its version.
 const SERVER_SOFTWARE: &str = concat!("wootz/", env!("CARGO_PKG_VERSION"));
@@ -63,15 +66,12 @@ impl Caller {
     }
 
     /// The variables that were pushed, in their order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
+        pairs::read(&self.variables)
+    }
+
     fn stored(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let mut rest = &*self.variables;
-        let mut next = move || {
-            let part;
-            (part, rest) = rest.split_at(memchr::memchr(0, rest)?);
-            rest = &rest[1..];
-            Some(part)
-        };
-        std::iter::from_fn(move || Some((std::str::from_utf8(next()?).expect("names are ASCII"), next()?)))
+        self.pairs().map(|pair| (std::str::from_utf8(pair.name).expect("names are ASCII"), pair.value))
     }
 }
 
@@ -151,13 +151,10 @@ impl CallerBuilder {
     /// The facts, in as few bytes as they need.
     #[must_use]
     pub fn build(self) -> Caller {
-        let bytes = self.variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let bytes = self.variables.iter().map(|(name, value)| pairs::length(name.as_bytes(), value)).sum();
         let mut variables = Vec::with_capacity(bytes);
         for (name, value) in &self.variables {
-            variables.extend_from_slice(name.as_bytes());
-            variables.push(0);
-            variables.extend_from_slice(value);
-            variables.push(0);
+            pairs::push(&mut variables, name.as_bytes(), value);
         }
         Caller {
             id: self.id,
@@ -191,49 +188,80 @@ const COMPUTED: [&str; 17] = [
     "REMOTE_PORT",
 ];
 
+/// The value of a variable: its bytes, or what they are written from when somebody wants them.
+#[derive(Debug)]
+pub(crate) enum Value<'c> {
+    Bytes(Cow<'c, [u8]>),
+    Connection(ConnectionId),
+    Token(&'c Capability),
+    Number(usize),
+    Address(IpAddr),
+}
+
+impl<'c> Value<'c> {
+    fn text(text: &'c str) -> Self {
+        Self::Bytes(Cow::Borrowed(text.as_bytes()))
+    }
+
+    /// Appends the bytes. Those of anything but `Bytes` are at most 127.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Bytes(bytes) => out.extend_from_slice(bytes),
+            Self::Connection(id) => out.extend_from_slice(&id.digits()),
+            Self::Token(capability) => capability.write_token(out),
+            Self::Number(number) => write!(out, "{number}").expect("a vector takes whatever is written"),
+            Self::Address(address) => write!(out, "{address}").expect("a vector takes whatever is written"),
+        }
+    }
+
+    fn into_bytes(self) -> Cow<'c, [u8]> {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            short => {
+                let mut bytes = Vec::new();
+                short.write(&mut bytes);
+                Cow::Owned(bytes)
+            }
+        }
+    }
+}
+
 /// All variables of a call.
 pub(crate) fn of_call(call: &Call) -> impl Iterator<Item = (&str, Cow<'_, [u8]>)> {
-    let message_uri = call.message_uri();
-    let computed = COMPUTED.into_iter().filter_map(move |name| Some((name, computed(call, message_uri, name)?)));
+    let computed = computed(call).map(|(name, value)| (name, value.into_bytes()));
     computed.chain(call.caller.stored().map(|(name, value)| (name, Cow::Borrowed(value))))
 }
 
-/// The value of a variable of `COMPUTED`, where the call has it. `message_uri` is [`Call::message_uri`], which was asked once.
-fn computed<'c>(call: &'c Call, message_uri: Option<&'c str>, name: &str) -> Option<Cow<'c, [u8]>> {
-    let remote = call.caller.remote;
-    let uri = message_uri.unwrap_or(&call.caller.handshake_uri);
-    Some(match name {
-        "GATEWAY_INTERFACE" => borrowed("CGI/1.1"),
-        "SERVER_SOFTWARE" => borrowed(SERVER_SOFTWARE),
-        "SERVER_PROTOCOL" => borrowed("HTTP/1.1"),
+/// The variables that this call computes itself.
+pub(crate) fn computed(call: &Call) -> impl Iterator<Item = (&'static str, Value<'_>)> {
+    let (caller, message_uri) = (&*call.caller, call.message_uri());
+    let uri = message_uri.unwrap_or(&caller.handshake_uri);
+    let (path, query) = split_uri(uri);
+    // In the order of their names above.
+    let values = [
+        Some(Value::text("CGI/1.1")),
+        Some(Value::text(SERVER_SOFTWARE)),
+        Some(Value::text("HTTP/1.1")),
         // No script was found by a part of the URI: the whole path is PATH_INFO.
-        "SCRIPT_NAME" => borrowed(""),
-        "WOOTZ_EVENT" => borrowed(call.event.as_str()),
-        "WOOTZ_CONNECTION" => owned(call.caller.id),
-        "WOOTZ_SESSION" => borrowed(call.caller.session.as_deref()?),
-        "WOOTZ_TOKEN" => owned(call.capability.as_ref()?.token()),
-        "REQUEST_METHOD" => borrowed(if message_uri.is_some() { "GET" } else { "POST" }),
-        "REQUEST_URI" => borrowed(uri),
-        "PATH_INFO" => decode_path(split_uri(uri).0),
-        "QUERY_STRING" => borrowed(split_uri(uri).1),
-        "CONTENT_TYPE" => borrowed(match call.message {
+        Some(Value::text("")),
+        Some(Value::text(call.event.as_str())),
+        Some(Value::Connection(caller.id)),
+        caller.session.as_deref().map(Value::text),
+        call.capability.as_ref().map(Value::Token),
+        Some(Value::text(if message_uri.is_some() { "GET" } else { "POST" })),
+        Some(Value::text(uri)),
+        Some(Value::Bytes(decode_path(path))),
+        Some(Value::text(query)),
+        Some(Value::text(match call.message {
             Message::Text(_) => "text/plain; charset=utf-8",
             Message::Binary(_) => "application/octet-stream",
-        }),
-        "CONTENT_LENGTH" => owned(call.message.payload().len()),
-        "REMOTE_USER" => borrowed(call.caller.user.as_deref()?),
-        "REMOTE_ADDR" => owned(remote?.ip().to_canonical()),
-        "REMOTE_PORT" => owned(remote?.port()),
-        _ => return None,
-    })
-}
-
-fn borrowed(value: &str) -> Cow<'_, [u8]> {
-    Cow::Borrowed(value.as_bytes())
-}
-
-fn owned<'c>(value: impl std::fmt::Display) -> Cow<'c, [u8]> {
-    Cow::Owned(value.to_string().into_bytes())
+        })),
+        Some(Value::Number(call.message.payload().len())),
+        caller.user.as_deref().map(Value::text),
+        caller.remote.map(|remote| Value::Address(remote.ip().to_canonical())),
+        caller.remote.map(|remote| Value::Number(remote.port().into())),
+    ];
+    COMPUTED.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?)))
 }
 
 /// Path and query of a URI; the query without its `?`.

@@ -15,6 +15,7 @@ mod error;
 pub mod exec;
 pub mod fastcgi;
 pub mod http;
+mod pairs;
 mod reply;
 mod stderr;
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::records::RequestHead;
 use crate::call::Call;
+use crate::environment::{self, Value};
 
 /// What every request has besides the variables of its call. One per application.
 #[derive(Debug, Clone, Default)]
@@ -61,19 +62,31 @@ impl Parameters {
 
     /// All parameters of a call. No name comes twice.
     pub(super) fn push(&self, call: &Call, head: &mut RequestHead) {
-        let is_of_script = |name: &str| self.script.iter().any(|(other, _)| *other == name);
+        let is_of_script = |name: &[u8]| self.script.iter().any(|(other, _)| other.as_bytes() == name);
         for (name, value) in &self.script {
             head.parameter(name.as_bytes(), value);
         }
         let mut overridden = vec![false; self.environment.len()];
-        for (name, value) in call.variables().filter(|(name, _)| !is_of_script(name)) {
+        let mut overrides = |name: &[u8]| {
             for ((other, _), overridden) in self.environment.iter().zip(&mut overridden) {
-                *overridden |= other == name;
+                *overridden |= other.as_bytes() == name;
             }
-            head.parameter(name.as_bytes(), &value);
+        };
+        for (name, value) in environment::computed(call).filter(|(name, _)| !is_of_script(name.as_bytes())) {
+            overrides(name.as_bytes());
+            match &value {
+                Value::Bytes(bytes) => head.parameter(name.as_bytes(), bytes),
+                Value::Connection(_) | Value::Token(_) | Value::Number(_) | Value::Address(_) => {
+                    head.short_parameter(name, |out| value.write(out));
+                }
+            }
+        }
+        for pair in call.caller.pairs().filter(|pair| !is_of_script(pair.name)) {
+            overrides(pair.name);
+            head.written_parameter(&pair);
         }
         for ((name, value), overridden) in self.environment.iter().zip(overridden) {
-            if !overridden && !is_of_script(name) {
+            if !overridden && !is_of_script(name.as_bytes()) {
                 head.parameter(name.as_bytes(), value);
             }
         }

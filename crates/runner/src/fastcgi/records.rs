@@ -8,6 +8,8 @@ use std::cell::Cell;
 use bytes::{Buf, Bytes};
 use thiserror::Error;
 
+use crate::pairs::{self, Pair};
+
 const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 8;
 const END_BYTES: usize = 8;
@@ -19,8 +21,8 @@ const REQUEST: u16 = 1;
 /// needs no padding.
 const MAX_CONTENT_BYTES: usize = 65_528;
 
-/// A longer name or value has a length of four bytes.
-const MAX_SHORT_LENGTH: usize = 127;
+/// Name and value of a short parameter, with their lengths.
+const MAX_SHORT_BYTES: usize = 256;
 
 /// Room for the requests of most browsers.
 const FIRST_BYTES: usize = 2048;
@@ -81,21 +83,38 @@ impl RequestHead {
     /// Adds one parameter. It begins a new record where it does not fit into this one, because PHP does not put a pair together that is
     /// cut in two; one that is longer than a record is cut all the same.
     pub(super) fn parameter(&mut self, name: &[u8], value: &[u8]) {
-        let length = length_bytes(name.len()) + length_bytes(value.len()) + name.len() + value.len();
+        let length = pairs::length(name, value);
+        self.make_room(length);
+        if length <= MAX_CONTENT_BYTES {
+            return pairs::push(&mut self.bytes, name, value);
+        }
+        let mut lengths = Vec::new();
+        pairs::push_lengths(&mut lengths, name, value);
+        self.push(&lengths);
+        self.push(name);
+        self.push(value);
+    }
+
+    /// The same for one that is written already.
+    pub(super) fn written_parameter(&mut self, pair: &Pair<'_>) {
+        self.make_room(pair.written.len());
+        if pair.written.len() <= MAX_CONTENT_BYTES {
+            self.bytes.extend_from_slice(pair.written);
+        } else {
+            self.push(pair.written);
+        }
+    }
+
+    /// The same for a value that is written here, at most 127 bytes of it.
+    pub(super) fn short_parameter(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.make_room(MAX_SHORT_BYTES);
+        pairs::push_short(&mut self.bytes, name, value);
+    }
+
+    fn make_room(&mut self, length: usize) {
         if self.content_bytes() > 0 && self.content_bytes() + length > MAX_CONTENT_BYTES {
             self.next_record();
         }
-        if name.len().max(value.len()) <= MAX_SHORT_LENGTH {
-            // Nearly all of them, and they fit by now.
-            self.bytes.extend_from_slice(&[name.len() as u8, value.len() as u8]);
-            self.bytes.extend_from_slice(name);
-            self.bytes.extend_from_slice(value);
-            return;
-        }
-        self.push_length(name.len());
-        self.push_length(value.len());
-        self.push(name);
-        self.push(value);
     }
 
     /// The whole request.
@@ -135,14 +154,6 @@ impl RequestHead {
         self.open_record();
     }
 
-    fn push_length(&mut self, length: usize) {
-        if length <= MAX_SHORT_LENGTH {
-            self.push(&[length as u8]);
-        } else {
-            self.push(&(length as u32 | 1 << 31).to_be_bytes());
-        }
-    }
-
     fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.content_bytes() == MAX_CONTENT_BYTES {
@@ -153,11 +164,6 @@ impl RequestHead {
             bytes = rest;
         }
     }
-}
-
-/// How many bytes the length of a name or value takes.
-const fn length_bytes(length: usize) -> usize {
-    if length <= MAX_SHORT_LENGTH { 1 } else { 4 }
 }
 
 fn push_header(bytes: &mut Vec<u8>, kind: u8, content_bytes: usize) {
