@@ -384,6 +384,36 @@ fn lines_and_flushes_are_sent_while_the_application_runs() {
 }
 
 #[test]
+fn a_server_that_is_no_php_fpm_sees_no_end_before_it_has_answered() {
+    on_a_shard(async {
+        let (tell, told) = mpsc::channel();
+        let (go_on, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let peer = Peer::new(move |connection, _| {
+            connection.request();
+            connection.write(&[stdout(HEAD), stdout("one\n")].concat());
+            // By now the client has said all that it has to say.
+            gate.lock().expect("one connection").recv().expect("the test goes on");
+            let mut byte = [0];
+            let peeked =
+                recv(&connection.0, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(length, _)| length);
+            tell.send(peeked).expect("the test waits");
+            connection.write(&end(0, 0));
+        });
+        let browser = Rc::new(Browser::default());
+        let settings = FastCgiSettings { reply: ReplyMode::Lines, ..peer.settings() };
+        let application = FastCgi::new(Arc::new(settings));
+        let watch = async {
+            until("a line", || !browser.messages.borrow().is_empty()).await;
+            go_on.send(()).expect("the peer waits");
+        };
+        let (ran, ()) = tokio::join!(run(&application, call_with(Message::text("x")), &browser), watch);
+        ran.result.expect("success");
+        assert_eq!(told.recv(), Ok(Err(rustix::io::Errno::AGAIN)), "the connection is open both ways");
+    });
+}
+
+#[test]
 fn a_slow_reader_stops_its_application_and_gets_everything() {
     on_a_shard(async {
         let written = Arc::new(AtomicUsize::new(0));

@@ -73,8 +73,8 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
     /// later waking, where the connection has something to be read, be it its end.
     fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// The last request of this connection has been written. Lets the server know where that helps it.
-    fn end_of_requests(&mut self) {}
+    /// The last request of this connection has been written: lets the server know.
+    fn end_of_requests(&mut self);
 }
 
 /// What a connection is good for after an answer.
@@ -250,7 +250,7 @@ impl<'c, S: Transport> Conversation<'c, S> {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(length @ 1..)) => {
                     self.outgoing.advance(length);
-                    if self.after == AfterAnswer::Close && self.outgoing.written() == Written::Whole {
+                    if self.after == AfterAnswer::HalfClose && self.outgoing.written() == Written::Whole {
                         self.connection.end_of_requests();
                     }
                 }
@@ -493,6 +493,8 @@ mod tests {
     }
 
     impl Transport for Broken {
+        fn end_of_requests(&mut self) {}
+
         fn poll_taken(&mut self, _: &mut Context<'_>) -> Poll<()> {
             Poll::Ready(())
         }

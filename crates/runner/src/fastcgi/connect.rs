@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -67,8 +67,10 @@ impl Transport for Connection {
     fn end_of_requests(&mut self) {
         match self {
             Self::Unix(socket) => socket.end_of_requests(),
-            // Whose process it is can't be known.
-            Self::Tcp(_) => {}
+            Self::Tcp(stream) => {
+                // An error means a socket that is gone, which the next read says better.
+                let _ = rustix::net::shutdown(stream, Shutdown::Write);
+            }
         }
     }
 }

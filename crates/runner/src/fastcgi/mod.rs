@@ -31,6 +31,7 @@ use connect::{Attempts, Connection};
 use kept::Kept;
 use parameters::Parameters;
 use records::{AfterAnswer, Begin};
+use unix::Listener;
 
 /// How calls are run by a FastCGI server.
 #[derive(Debug, Clone)]
@@ -91,6 +92,7 @@ pub struct FastCgi {
     /// The server by its name in errors.
     server: String,
     kept: Kept,
+    listener: Listener,
 }
 
 impl FastCgi {
@@ -108,11 +110,20 @@ impl FastCgi {
         };
         let server = format!("the FastCGI server at {}", settings.address);
         let kept = Kept::new(settings.keep, settings.keep_idle);
-        Self { settings, parameters, limits, server, kept }
+        Self { settings, parameters, limits, server, kept, listener: Listener::default() }
     }
 
     fn attempts(&self) -> Attempts<'_> {
         Attempts::new(&self.settings.address, &self.server, self.settings.connect_timeout)
+    }
+
+    fn after_answer(&self, connection: &Connection, now: Instant) -> AfterAnswer {
+        match connection {
+            _ if self.settings.keep > 0 => AfterAnswer::Keep,
+            Connection::Unix(socket) if self.listener.is_php_fpm(socket, now) => AfterAnswer::HalfClose,
+            // Whose process listens at a port can't be known.
+            Connection::Unix(_) | Connection::Tcp(_) => AfterAnswer::Close,
+        }
     }
 
     /// A new connection, within the time for that.
@@ -145,7 +156,7 @@ impl Application for FastCgi {
             let request = Exchange {
                 call: &call,
                 parameters: &self.parameters,
-                after: if settings.keep == 0 { AfterAnswer::Close } else { AfterAnswer::Keep },
+                after: self.after_answer(&connection, since),
                 begin,
                 limits: &self.limits,
                 server: &self.server,

@@ -53,6 +53,8 @@ mod kind {
 pub(crate) enum AfterAnswer {
     /// The server should, and this side does.
     Close,
+    /// The same, and the server is told with the request that no other follows: this side ends its half at once.
+    HalfClose,
     /// Nobody: another request may follow.
     Keep,
 }
@@ -71,7 +73,7 @@ impl RequestHead {
         bytes.reserve(FIRST_BYTES);
         push_header(&mut bytes, kind::BEGIN_REQUEST, 8);
         let flags = match after {
-            AfterAnswer::Close => 0,
+            AfterAnswer::Close | AfterAnswer::HalfClose => 0,
             AfterAnswer::Keep => KEEP_CONNECTION,
         };
         bytes.extend_from_slice(&[0, RESPONDER, flags, 0, 0, 0, 0, 0]);

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -69,13 +70,10 @@ impl UnixSocket {
         if is_quiet(&*self) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Ends the sending half where php-fpm is the other side: its worker, which has answered, then goes on to its next request, and does not wait
-    /// for our close, to be woken by each read of its answer before. To other servers (Go's, flup's) a half-closed connection is an aborted one.
+    /// Ends the sending half.
     pub(super) fn end_of_requests(&self) {
-        if is_php_fpm(&self.socket) {
-            // An error means a socket that is gone, which the next read says better.
-            let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
-        }
+        // An error means a socket that is gone, which the next read says better.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
     }
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -109,22 +107,47 @@ impl UnixSocket {
     }
 }
 
-/// Whether the process that listens at the other end is php-fpm, by its name. It is looked at once, as long as the same process listens.
-fn is_php_fpm(socket: &OwnedFd) -> bool {
-    thread_local! {
-        static LISTENS: Cell<Option<(Pid, bool)>> = const { Cell::new(None) };
+/// Who listens at the address of all connections, as far as that matters here: whether it is php-fpm, by the name of its process.
+///
+/// A worker of php-fpm that is told that no request follows goes on to its next one as soon as it has answered, and does not wait for our close,
+/// to be woken by each read of its answer before. To other servers (Go's, flup's) a half-closed connection is an aborted one.
+#[derive(Debug, Default)]
+pub(super) struct Listener(Cell<Option<Look>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Instant,
+    process: Pid,
+    is_php_fpm: bool,
+}
+
+/// How long what was seen is believed: too short for php-fpm to give its place to a server of another kind.
+const LOOK_HOLDS: Duration = Duration::from_millis(100);
+
+impl Listener {
+    /// Looks at the other end of this connection, or knows.
+    pub(super) fn is_php_fpm(&self, connection: &UnixSocket, now: Instant) -> bool {
+        let last = self.0.get();
+        if let Some(look) = last
+            && now.saturating_duration_since(look.at) < LOOK_HOLDS
+        {
+            return look.is_php_fpm;
+        }
+        // A process of another namespace has no number here, and no name.
+        let Ok(credentials) = rustix::net::sockopt::socket_peercred(&connection.socket) else { return false };
+        let process = credentials.pid;
+        let is_php_fpm = match last {
+            Some(look) if look.process == process => look.is_php_fpm,
+            Some(_) | None => is_named_php_fpm(process),
+        };
+        self.0.set(Some(Look { at: now, process, is_php_fpm }));
+        is_php_fpm
     }
-    // A process of another namespace has no number here, and no name.
-    let Ok(listener) = rustix::net::sockopt::socket_peercred(socket) else { return false };
-    if let Some((pid, is_fpm)) = LISTENS.get()
-        && pid == listener.pid
-    {
-        return is_fpm;
-    }
-    let name = std::fs::read(format!("/proc/{}/comm", listener.pid.as_raw_nonzero()));
-    let is_fpm = name.is_ok_and(|name| name.starts_with(b"php-fpm"));
-    LISTENS.set(Some((listener.pid, is_fpm)));
-    is_fpm
+}
+
+fn is_named_php_fpm(process: Pid) -> bool {
+    let name = std::fs::read(format!("/proc/{}/comm", process.as_raw_nonzero()));
+    name.is_ok_and(|name| name.starts_with(b"php-fpm"))
 }
 
 /// The socket, watched for these things at least.
@@ -172,12 +195,18 @@ mod tests {
     }
 
     #[test]
-    fn only_php_fpm_is_told_that_no_request_follows() {
-        let (_runtime, ours, mut theirs) = connected();
-        ours.end_of_requests();
-        theirs.set_nonblocking(true).expect("a socket");
-        let read = theirs.read(&mut [0]);
-        assert_eq!(read.expect_err("no end").kind(), io::ErrorKind::WouldBlock, "this process is no php-fpm");
+    fn this_process_is_no_php_fpm_and_is_looked_at_again_after_a_while() {
+        let (_runtime, ours, _theirs) = connected();
+        let (listener, now) = (Listener::default(), Instant::now());
+        assert!(!listener.is_php_fpm(&ours, now));
+        let seen = listener.0.get().expect("a look");
+        assert_eq!(seen.process, rustix::process::getpid());
+        listener.0.set(Some(Look { is_php_fpm: true, ..seen }));
+        assert!(listener.is_php_fpm(&ours, now + LOOK_HOLDS / 2), "known");
+        // The same process still has the same name; another one is asked for it.
+        assert!(listener.is_php_fpm(&ours, now + LOOK_HOLDS));
+        listener.0.set(Some(Look { is_php_fpm: true, process: Pid::INIT, ..seen }));
+        assert!(!listener.is_php_fpm(&ours, now + LOOK_HOLDS));
     }
 
     async fn read(socket: &mut UnixSocket) -> Vec<u8> {
