@@ -29,6 +29,7 @@ mod url;
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -125,8 +126,7 @@ impl Application for Http {
             "request to the HTTP server"
         );
         let mut output = ReplyAssembler::new(settings.reply, settings.frame, settings.max_output_bytes);
-        let conversation = self.converse(request, call.event, &mut output, replies);
-        match within(settings.timeout, conversation).await {
+        match within(settings.timeout, pin!(self.converse(request, call.event, &mut output, replies))).await {
             Ok(ended) => ended?,
             Err(Late) => return Err(failed(ApplicationFault::TimedOut(settings.timeout))),
         }
@@ -202,12 +202,12 @@ impl Http {
         request: Request<Full<Bytes>>,
     ) -> Result<Result<Response<Incoming>, NoAnswer>, CallError> {
         let timeout = self.settings.first_byte_timeout;
-        let answered = within(timeout, link.ask(request)).await;
+        let answered = within(timeout, pin!(link.ask(request))).await;
         answered.map_err(|Late| failed(ApplicationFault::Silent(timeout)))
     }
 
     async fn connect(&self) -> Result<Link, EnvironmentFault> {
-        let connecting = Link::connect(self.settings.url.server());
+        let connecting = pin!(Link::connect(self.settings.url.server()));
         let connected = match within(self.settings.connect_timeout, connecting).await {
             Ok(connected) => connected,
             Err(Late) => Err(io::ErrorKind::TimedOut.into()),
@@ -248,7 +248,9 @@ impl Http {
 struct Late;
 
 /// The output of a future, where it comes in time; zero is any time. The runtime's own timeout is not starved by a server that never pauses.
-async fn within<F: Future>(timeout: Duration, future: F) -> Result<F::Output, Late> {
+///
+/// It is pinned by the caller, because a future that is given to another is kept twice in it.
+async fn within<F: Future>(timeout: Duration, future: Pin<&mut F>) -> Result<F::Output, Late> {
     if timeout.is_zero() {
         return Ok(future.await);
     }
