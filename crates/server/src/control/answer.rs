@@ -68,8 +68,9 @@ impl Failure {
     }
 }
 
-pub(super) fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
-    with_type(status, "application/json", Body::Whole(Some(body.to_string().into())))
+pub(super) fn json(status: StatusCode, body: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_vec(body).expect("names are strings, and nothing else can fail");
+    with_type(status, "application/json", Body::Whole(Some(body.into())))
 }
 
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {

@@ -153,7 +153,8 @@ where
 {
     tokio::task::spawn_local(async move {
         let service = hyper::service::service_fn(move |request| {
-            let answered = answer(request);
+            // Boxed, because it is large, and is moved on from here to where it waits.
+            let answered = Box::pin(answer(request));
             async move { Ok::<_, Infallible>(answered.await) }
         });
         let served = hyper::server::conn::http1::Builder::new()

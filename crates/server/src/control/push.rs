@@ -216,18 +216,41 @@ impl Reader {
 }
 
 /// What came of a push, as the client is told.
-pub(super) fn receipt(push: &Push, outcome: &crate::push::Outcome) -> serde_json::Value {
-    let receipt = outcome.receipt;
-    let mut told = serde_json::json!({
-        "reached": receipt.reached, "queued": receipt.queued, "dropped": receipt.dropped,
-    });
-    if matches!(push.command, Command::Request { .. }) {
-        told["joined"] = receipt.joined.into();
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Receipt {
+    reached: u64,
+    queued: u64,
+    dropped: u64,
+    /// Of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<u64>,
+    /// Where that was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<u64>,
+}
+
+/// Whether a receipt tells how many joined a request that waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Joins {
+    Told,
+    Untold,
+}
+
+impl Joins {
+    pub(super) fn of(command: &Command) -> Self {
+        match command {
+            Command::Publish { .. } => Self::Untold,
+            Command::Request { .. } => Self::Told,
+        }
     }
-    if push.wait == Wait::UntilWritten {
-        told["written"] = outcome.written.into();
+}
+
+impl Receipt {
+    pub(super) fn new(joins: Joins, wait: Wait, outcome: &crate::push::Outcome) -> Self {
+        let wootz_hub::Receipt { reached, queued, dropped, joined } = outcome.receipt;
+        let joined = (joins == Joins::Told).then_some(joined);
+        Self { reached, queued, dropped, joined, written: (wait == Wait::UntilWritten).then_some(outcome.written) }
     }
-    told
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use wootz_protocol::CloseCode;
 use super::access::Who;
 use super::answer::{Answer, Body, Failure, json, text, with_type};
 use super::connections::{self, Change, Filter, parse_id};
-use super::{metrics, push};
+use super::metrics;
+use super::push::{self, Joins, Push, Receipt};
 use crate::events::Payloads;
 use crate::push::channels;
 use crate::server::Handle;
@@ -244,9 +245,10 @@ fn close_code(text: Option<String>) -> Result<CloseCode, Failure> {
 async fn push(handle: &Handle, request: Request<Incoming>) -> Result<Answer, Failure> {
     let max_bytes = handle.config().limits.max_message_bytes;
     let body = read_body(request, max_bytes).await?;
-    let push = push::parse(&body, max_bytes)?;
+    let Push { command, wait, patience } = push::parse(&body, max_bytes)?;
     drop(body);
-    let outcome = handle.pusher().push(push.command.clone(), push.wait, push.patience).await.map_err(|error| {
+    let joins = Joins::of(&command);
+    let outcome = handle.pusher().push(command, wait, patience).await.map_err(|error| {
         use crate::push::PushError;
         let (status, code) = match error {
             PushError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
@@ -254,7 +256,7 @@ async fn push(handle: &Handle, request: Request<Incoming>) -> Result<Answer, Fai
         };
         Failure::new(status, code, error.to_string())
     })?;
-    Ok(json(StatusCode::OK, &push::receipt(&push, &outcome)))
+    Ok(json(StatusCode::OK, &Receipt::new(joins, wait, &outcome)))
 }
 
 /// A payload may be six times as long in JSON, where every byte of it is written `\u00XX`.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channels::ChannelNames;
@@ -47,7 +48,10 @@ impl Pusher {
         let happening = self.happening(&command);
         let (tally, awaited) = Tally::new();
         let delivery = command.into_delivery(Some(tally), wait);
-        tokio::time::timeout(DEADLINE, self.give(delivery)).await.map_err(|_elapsed| PushError::Busy)?;
+        if let Some(delivery) = self.give_now(delivery) {
+            let given = Box::pin(tokio::time::timeout(DEADLINE, self.give(delivery)));
+            given.await.map_err(|_elapsed| PushError::Busy)?;
+        }
         let outcome = match wait {
             Wait::UntilQueued => awaited.outcome(DEADLINE).await,
             Wait::UntilWritten => awaited.outcome(patience).await,
@@ -77,14 +81,26 @@ impl Pusher {
 
     /// Either all shards get it or none. Shards that have ended are passed over.
     async fn give(&self, delivery: Delivery) {
+        let Some(delivery) = self.give_now(delivery) else { return };
         let mut permits = Vec::with_capacity(self.shards.len());
         for shard in &*self.shards {
             permits.extend(shard.reserve().await.ok());
         }
-        let delivery = Arc::new(delivery);
-        for permit in permits {
-            permit.send(ShardCommand::Deliver(Arc::clone(&delivery)));
+        send(permits, delivery);
+    }
+
+    /// The same where all shards have room, as they have nearly always; else it comes back.
+    fn give_now(&self, delivery: Delivery) -> Option<Delivery> {
+        let mut permits = Vec::with_capacity(self.shards.len());
+        for shard in &*self.shards {
+            match shard.try_reserve() {
+                Ok(permit) => permits.push(permit),
+                Err(TrySendError::Closed(())) => {}
+                Err(TrySendError::Full(())) => return Some(delivery),
+            }
         }
+        send(permits, delivery);
+        None
     }
 
     /// Does something on every shard in turn, and gives what came of it. A shard that has ended, or is stuck, gives nothing.
@@ -136,6 +152,13 @@ impl Pusher {
         };
         let (to, message) = (to.clone(), message.clone());
         Some((&self.events, Happening::new(None, None, Kind::Push { to, message, request, once, receipt: None })))
+    }
+}
+
+fn send(permits: Vec<mpsc::Permit<'_, ShardCommand>>, delivery: Delivery) {
+    let delivery = Arc::new(delivery);
+    for permit in permits {
+        permit.send(ShardCommand::Deliver(Arc::clone(&delivery)));
     }
 }
 
