@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use support::authority::{Authority, Secure};
+use support::authority::{Authority, Secure, Validity};
 use support::raw::{BINARY, CLOSE, PING, PONG, Raw, TEXT, close, frame, handshake, text};
 use support::{DEADLINE, Setup, Wootz, installed, repository, run, wait_until, wootz};
 
@@ -27,7 +27,7 @@ fn with_tls(setup: Setup, authority: &Authority, names: &[&str]) -> Setup {
 
 /// An authority with a certificate for localhost, and a server that shows it.
 fn served(setup: Setup) -> (Authority, Wootz) {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("localhost", "localhost");
     let wootz = with_tls(setup, &authority, &["localhost"]).start();
     (authority, wootz)
@@ -153,14 +153,14 @@ fn certificate_that_is_replaced_is_shown_to_new_connections_and_open_ones_stay()
     assert_eq!(before.ask("still here"), "still here");
     let status = wootz.status();
     assert_eq!(status["certificates"][0]["names"][0], "localhost");
-    assert_eq!(status["certificates"][0]["days_left"], 19);
+    assert_eq!(status["certificates"][0]["days_left"], 29);
     let printed = String::from_utf8(wootz.run(&["status"]).stdout).expect("UTF-8");
     assert!(printed.contains("days left") && printed.contains("localhost.pem"), "{printed}");
 }
 
 #[test]
 fn certificate_is_chosen_by_the_name_that_is_asked_for() {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("a", "a.example").issue("b", "b.example");
     let wootz = with_tls(echo(), &authority, &["a", "b"]).start();
     let a = authority.connect(wootz.address(), "a.example", "").expect("TLS");
@@ -182,9 +182,9 @@ fn check(directory: &Path, lines: &str) -> (Option<i32>, String) {
 
 #[test]
 fn check_names_what_is_wrong_with_a_certificate_or_its_key() {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("localhost", "localhost").issue("other", "localhost");
-    authority.issue_for("expired", "localhost", "-days -1");
+    authority.issue_for("expired", "localhost", Validity::Until2020);
     fs::write(authority.path("pass"), "secret words\n").expect("a file of the test");
     fs::write(authority.path("wrong"), "other words\n").expect("a file of the test");
     fs::set_permissions(authority.path("pass"), fs::Permissions::from_mode(0o600)).expect("a file of the test");
@@ -232,7 +232,7 @@ fn check_names_what_is_wrong_with_a_certificate_or_its_key() {
 
 #[test]
 fn flags_are_enough_and_all_is_announced() {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("localhost", "localhost");
     let [cert, key] = ["pem", "key"].map(|end| authority.path(&format!("localhost.{end}")).display().to_string());
     let setup = echo().setting("listen.address", "[\"127.0.0.1:0\", \"plain:127.0.0.1:0\", \"unix:wootz.ws\"]");
