@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use support::authority::{Authority, Secure, Validity};
@@ -156,6 +157,66 @@ fn certificate_that_is_replaced_is_shown_to_new_connections_and_open_ones_stay()
     assert_eq!(status["certificates"][0]["days_left"], 29);
     let printed = String::from_utf8(wootz.run(&["status"]).stdout).expect("UTF-8");
     assert!(printed.contains("days left") && printed.contains("localhost.pem"), "{printed}");
+}
+
+/// The lines of a log with all of these.
+fn lines_with(wootz: &Wootz, texts: &[&str]) -> usize {
+    wootz.log().lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
+}
+
+#[test]
+fn certificate_that_ends_soon_is_told_of_once_until_it_is_renewed() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let authority = Authority::new("Test");
+    let now = SystemTime::now();
+    let days = |from: u32, until: u32| Validity::Between(now - DAY * from, now + DAY * until);
+    authority.issue_for("soon", "soon.example", days(80, 6)).issue_for("later", "later.example", days(10, 60));
+    // Six days, of which five are left: not late.
+    authority.issue_for("short", "short.example", days(1, 5));
+    let wootz = with_tls(echo(), &authority, &["soon", "later", "short"]).start();
+    wootz.wait_for_log_line(&["WARN", "certificate ends within 7 days", "soon.pem", "soon.example", "days_left=5"]);
+    let read_again = |times: usize| {
+        wootz.signal(Signal::HUP);
+        wait_until("the files are read again", || (lines_with(&wootz, &["SIGHUP"]) == times).then_some(()));
+    };
+    read_again(1);
+    assert_eq!(lines_with(&wootz, &["certificate ends within"]), 1, "{}", wootz.log());
+    authority.issue_for("soon", "soon.example", days(0, 3));
+    read_again(2);
+    // Three days of three.
+    assert_eq!(lines_with(&wootz, &["certificate ends within"]), 1, "{}", wootz.log());
+    authority.issue_for("soon", "soon.example", days(30, 1));
+    read_again(3);
+    wootz.wait_for_log_line(&["WARN", "certificate ends within a day", "soon.pem"]);
+    assert_eq!(lines_with(&wootz, &["certificate ends within"]), 2, "{}", wootz.log());
+    assert_eq!(wootz.status()["certificates"][0]["days_left"], 0);
+}
+
+#[test]
+fn certificate_that_ends_while_it_is_shown_is_an_error_that_is_told_once_and_connections_stay() {
+    let authority = Authority::new("Test");
+    // Time enough for the start, also on a busy machine.
+    let until = SystemTime::now() + Duration::from_secs(20);
+    authority.issue_for("localhost", "localhost", Validity::Between(SystemTime::UNIX_EPOCH, until));
+    let wootz = with_tls(echo(), &authority, &["localhost"]).start();
+    let mut before = authority.open(wootz.address());
+    wootz.wait_for_log_line(&["WARN", "certificate ends within a day", "days_left=0"]);
+    wait_until("it has ended", || (SystemTime::now() > until).then_some(()));
+    wootz.wait_for_log_line(&["ERROR", "certificate has expired", "localhost.pem", "days_left=-1"]);
+    assert_eq!(before.ask("still here"), "still here");
+    let error = authority.connect(wootz.address(), "localhost", "").err().expect("it has ended");
+    assert!(error.to_string().contains("expired"), "{error}");
+
+    // Who asks is told, and what is shown stays.
+    wootz.signal(Signal::HUP);
+    wootz.wait_for_log_line(&["ERROR", "not reloaded", "expired at"]);
+    authority.issue("localhost", "localhost");
+    wootz.signal(Signal::HUP);
+    wootz.wait_for_log_line(&["certificate reloaded", "localhost"]);
+    assert_eq!(authority.open(wootz.address()).ask("a b"), "a b");
+    assert_eq!(before.ask("still here"), "still here");
+    assert_eq!(lines_with(&wootz, &["certificate has expired"]), 1, "{}", wootz.log());
+    assert_eq!(wootz.status()["certificates"][0]["days_left"], 29);
 }
 
 #[test]
