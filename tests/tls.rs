@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use support::authority::{Authority, Secure, Validity};
 use support::raw::{BINARY, CLOSE, PING, PONG, Raw, TEXT, close, frame, handshake, text};
-use support::{DEADLINE, Setup, Wootz, installed, repository, run, wait_until, wootz};
+use support::{DEADLINE, Setup, Wootz, installed, process, repository, run, wait_until, wootz};
 
 /// The setting for these certificates of the authority's.
 fn files(authority: &Authority, names: &[&str], end: &str) -> String {
@@ -508,24 +508,86 @@ fn handshake_that_stalls_anywhere_is_ended_and_one_byte_by_byte_is_not() {
     assert_eq!(wootz.status()["connections"]["open"], 1);
 }
 
-#[test]
-fn two_thousand_stalled_handshakes_keep_nobody_out() {
+/// Lets this process and the servers that it starts have as many descriptors as they may; gives how many these are.
+fn raise_descriptors() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the hard limit");
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Where a stalled handshake has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// Not one byte.
+    Silent,
+    /// Within the ClientHello.
+    HalfHello,
+    /// The whole ClientHello and no Finished, though the server has answered.
+    NoFinished,
+}
+
+/// So many handshakes that stall in each way in turn. A server that has closed one already is no failure.
+fn stall(wootz: &Wootz, hello: &[u8], numbers: std::ops::Range<usize>) -> Vec<(Stall, Raw)> {
+    let each = |number: usize| {
+        let mut raw = wootz.raw();
+        let (stall, said) = match number % 3 {
+            0 => (Stall::Silent, 0),
+            1 => (Stall::HalfHello, 1 + number % (hello.len() - 1)),
+            _ => (Stall::NoFinished, hello.len()),
+        };
+        let _ = raw.try_write(&hello[..said]);
+        (stall, raw)
+    };
+    numbers.map(each).collect()
+}
+
+#[test]
+fn five_thousand_stalled_handshakes_keep_nobody_out() {
+    let room = (raise_descriptors() / 4).min(5000);
+    let (authority, wootz) = served(echo().settings("limits.handshake_timeout = \"10m\"\npipes.requests = false"));
+    let mut open: Vec<Secure> = (0..10).map(|_| authority.open(wootz.address())).collect();
+    let hello = client_hello(&authority);
+    let mut stalled = Vec::new();
+    for hundred in 0..50 {
+        stalled.extend(stall(&wootz, &hello, hundred * 100..(hundred + 1) * 100));
+        assert_eq!(open[hundred % 10].ask("ping"), "pong");
+        assert_eq!(authority.open(wootz.address()).ask("ping"), "pong");
+    }
+    for browser in &mut open {
+        assert_eq!(browser.ask("a b"), "a b");
+    }
+    assert_eq!(authority.open(wootz.address()).ask("c d"), "c d");
+    // A quarter of the open files is for them, shared by the shards. Above it the oldest are closed, never the younger half.
+    let closed = wootz.status()["connections"]["refused_by"]["max_handshakes"].as_u64().expect("a number");
+    assert!(5000 - closed >= room * 9 / 10, "{closed} were closed, where there is room for {room}");
+    let younger = 5000 - usize::try_from(room / 2).expect("a small number");
+    for (stall, raw) in stalled[younger..].iter_mut().step_by(32) {
+        if *stall == Stall::NoFinished {
+            let mut answer = [0];
+            raw.stream().peek(&mut answer).expect("a ServerHello");
+            assert_eq!(answer, [22]);
+        } else {
+            assert!(!raw.ended_within(Duration::from_millis(1)), "{stall:?} was thrown out");
+        }
+    }
+    let memory = process::peak_memory_bytes(wootz.pid());
+    assert!(memory < 150 << 20, "{memory} bytes of memory");
+    drop(stalled);
+    wait_until("their descriptors are closed", || (process::descriptors(wootz.pid()) < 200).then_some(()));
+    wait_until("only ten are left", || (wootz.status()["connections"]["open"] == 10).then_some(()));
+    assert_eq!(authority.open(wootz.address()).ask("e f"), "e f");
+}
+
+#[test]
+fn of_more_stalled_handshakes_than_may_be_the_oldest_are_closed() {
+    raise_descriptors();
     let (authority, wootz) = served(
         echo().settings("limits.handshake_timeout = \"10m\"\npipes.requests = false\nlimits.max_handshakes = 1500"),
     );
     let mut open: Vec<Secure> = (0..20).map(|_| authority.open(wootz.address())).collect();
     let hello = client_hello(&authority);
-    let stalled: Vec<Raw> = (0..2000)
-        .map(|number| {
-            let mut raw = wootz.raw();
-            // Those who are one too many are closed, perhaps at this moment.
-            let _ = raw.try_write(&hello[..number % hello.len()]);
-            raw
-        })
-        .collect();
+    let stalled = stall(&wootz, &hello, 0..2000);
     for browser in &mut open {
         assert_eq!(browser.ask("a b"), "a b");
     }
