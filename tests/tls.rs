@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use support::authority::{Authority, Secure, Validity};
+use support::daemon::{Nginx, PhpFpm, cookies_of};
 use support::raw::{BINARY, CLOSE, PING, PONG, Raw, TEXT, close, frame, handshake, text};
 use support::{DEADLINE, Setup, Wootz, installed, process, repository, run, wait_until, wootz};
 
@@ -95,68 +96,85 @@ fn openssl_agrees_on_tls_1_2_and_1_3_and_on_nothing_older() {
     wootz.wait_for_log_line(&["no TLS", "TLS 1.2"]);
 }
 
-#[test]
-fn sslscan_finds_nothing_weak() {
-    let (_authority, wootz) = served(echo());
-    let said = run(Command::new("sslscan").args(["--no-colour", "--no-fallback", &wootz.address().to_string()]));
-    for version in ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"] {
-        let line = said.lines().find(|line| line.trim_start().starts_with(version)).expect("each version is told");
-        assert!(line.contains("disabled"), "{said}");
-    }
-    for version in ["TLSv1.2", "TLSv1.3"] {
-        assert!(said.lines().any(|line| line.starts_with(version) && line.contains("enabled")), "{said}");
-    }
-    assert!(said.contains("Session renegotiation not supported"), "{said}");
-    assert!(
-        said.lines().filter(|line| line.contains("vulnerable")).all(|line| line.contains("not vulnerable")),
-        "{said}"
-    );
-    let offered = |line: &&str| line.starts_with("Preferred ") || line.starts_with("Accepted ");
-    let ciphers: Vec<_> = said.lines().filter(offered).collect();
-    assert!(!ciphers.is_empty(), "{said}");
-    for cipher in ciphers {
-        for weak in ["CBC", "RC4", "DES", "NULL", "MD5", "EXP", "anon", "AES128-SHA ", "AES256-SHA "] {
-            assert!(!cipher.contains(weak), "{cipher}");
-        }
-    }
+/// The value of an attribute in a line of XML.
+fn attribute<'l>(line: &'l str, name: &str) -> &'l str {
+    let value = line.split_once(&format!(" {name}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+    value.unwrap_or_else(|| panic!("no {name} in {line}")).0
 }
 
 #[test]
-fn certificate_that_is_replaced_is_shown_to_new_connections_and_open_ones_stay() {
-    let (authority, wootz) = served(echo());
-    let mut before = authority.open(wootz.address());
-    let shown = |authority: &Authority| authority.connect(wootz.address(), "localhost", "").expect("TLS").certificate();
-    let first = before.certificate();
-    assert_eq!(shown(&authority), first);
-
-    authority.issue("localhost", "localhost");
-    wootz.signal(Signal::HUP);
-    wootz.wait_for_log_line(&["certificate reloaded", "localhost"]);
-    wootz.wait_for_log_line(&["SIGHUP", "read again"]);
-    let second = shown(&authority);
-    assert_ne!(second, first);
-
-    let sound = fs::read(authority.path("localhost.pem")).expect("a certificate");
-    fs::write(authority.path("localhost.pem"), "garbage\n").expect("a file of the test");
-    wootz.signal(Signal::HUP);
-    wootz.wait_for_log_line(&["ERROR", "not reloaded", "localhost.pem"]);
-    assert_eq!(shown(&authority), second);
-    assert_eq!(before.ask("still here"), "still here");
-    fs::write(authority.path("localhost.pem"), sound).expect("a file of the test");
-
-    // Without a signal, as certbot does it: a new file in place of the old one.
-    authority.issue("renewed", "localhost");
-    for end in ["key", "pem"] {
-        let [from, to] = ["renewed", "localhost"].map(|name| authority.path(&format!("{name}.{end}")));
-        fs::rename(from, to).expect("a file of the test");
+fn sslscan_finds_nothing_weak() {
+    let (_authority, wootz) = served(echo());
+    // Of the fallback signal it would say that it is not known: TLS 1.3 tells a downgrade by the server's random (RFC 8446, section 4.1.3).
+    let scan = ["--xml=-", "--no-fallback", &wootz.address().to_string()];
+    let said = run(Command::new("sslscan").args(scan));
+    let lines = |element: &str| -> Vec<&str> {
+        let start = format!("<{element} ");
+        let found: Vec<_> = said.lines().map(str::trim_start).filter(|line| line.starts_with(&start)).collect();
+        assert!(!found.is_empty(), "{element}: {said}");
+        found
+    };
+    let versions = lines("protocol");
+    let versions = versions
+        .iter()
+        .map(|line| ["type", "version", "enabled"].map(|name| attribute(line, name)).join(" "))
+        .collect::<Vec<_>>();
+    assert_eq!(versions, ["ssl 2 0", "ssl 3 0", "tls 1.0 0", "tls 1.1 0", "tls 1.2 1", "tls 1.3 1"]);
+    assert!(lines("renegotiation").iter().all(|line| attribute(line, "supported") == "0"), "{said}");
+    assert!(lines("heartbleed").iter().all(|line| attribute(line, "vulnerable") == "0"), "{said}");
+    assert!(!said.contains("<compression supported=\"1\""), "{said}");
+    for cipher in lines("cipher") {
+        // TLS 1.3 has none but good ones, which it calls acceptable.
+        assert!(["strong", "acceptable"].contains(&attribute(cipher, "strength")), "{cipher}");
+        assert!(attribute(cipher, "bits").parse().is_ok_and(|bits: u32| bits >= 128), "{cipher}");
+        assert!(
+            attribute(cipher, "ecdhebits").parse().is_ok_and(|bits: u32| bits >= 253),
+            "not forward secret: {cipher}"
+        );
+        for weak in ["CBC", "RC4", "DES", "NULL", "MD5", "EXP", "anon", "AES128-SHA", "AES256-SHA\""] {
+            assert!(!attribute(cipher, "cipher").contains(weak), "{cipher}");
+        }
     }
-    wait_until("the files are looked at", || (shown(&authority) != second).then_some(()));
-    assert_eq!(before.ask("still here"), "still here");
-    let status = wootz.status();
-    assert_eq!(status["certificates"][0]["names"][0], "localhost");
-    assert_eq!(status["certificates"][0]["days_left"], 29);
-    let printed = String::from_utf8(wootz.run(&["status"]).stdout).expect("UTF-8");
-    assert!(printed.contains("days left") && printed.contains("localhost.pem"), "{printed}");
+    assert!(
+        lines("group").iter().all(|line| attribute(line, "bits").parse().is_ok_and(|bits: u32| bits >= 128)),
+        "{said}"
+    );
+    assert!(said.contains("<signature-algorithm>ecdsa-with-SHA256<"), "{said}");
+    assert!(said.contains("<expired>false<"), "{said}");
+}
+
+#[test]
+fn clients_of_sslv2_and_sslv3_and_renegotiation_are_refused_with_an_alert() {
+    let (authority, wootz) = served(echo());
+    let mut other = authority.open(wootz.address());
+    let random = [7; 32];
+    let ciphers = [0, 0, 4, 0, 47, 0, 53, 1, 0];
+    let body = [&[3, 0][..], &random, &ciphers].concat();
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("short");
+    let message = [&[1, 0, 0, length(&body)][..], &body].concat();
+    let v3 = [&[22, 3, 0, 0, length(&message)][..], &message].concat();
+    let v2 = [&[0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10][..], &[7, 0, 0xc0].repeat(12)].concat();
+    for (name, hello) in [("SSLv2", v2), ("SSLv3", v3)] {
+        let mut raw = wootz.raw();
+        raw.write(hello);
+        let answer = raw.rest();
+        // A fatal alert, and nothing else.
+        assert!(answer.len() == 7 && answer[0] == 21 && answer[5] == 2, "{name}: {answer:?}");
+    }
+    wootz.wait_for_log_line(&["no TLS", "TLS 1.2"]);
+
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-connect", &wootz.address().to_string(), "-tls1_2"]);
+    let mut client =
+        client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("openssl");
+    // At the start of a line this is a command: renegotiate.
+    let mut input = client.stdin.take().expect("piped");
+    input.write_all(b"R\n").expect("it reads");
+    let mut said = String::new();
+    client.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(said.contains("no renegotiation"), "{said}");
+    assert!(!client.wait().expect("a child of ours").success());
+    assert_eq!(other.ask("still here"), "still here");
 }
 
 /// The lines of a log with all of these.
@@ -466,6 +484,111 @@ fn proxy_header_comes_before_tls() {
     while conn.is_handshaking() {
         conn.complete_io(&mut sock).expect("TLS");
     }
+}
+
+/// A header of version 2 for 203.0.113.7:1234, with what follows the addresses.
+fn version_2(more: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(12 + more.len()).expect("short").to_be_bytes();
+    let addresses = [203, 0, 113, 7, 192, 0, 2, 1, 0x04, 0xd2, 0x01, 0xbb];
+    [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &addresses, more].concat()
+}
+
+#[test]
+fn proxy_header_before_tls_may_have_tlvs_and_is_refused_forged_cut_or_from_another_peer() {
+    let setup = Setup::sh("echo \"$REMOTE_ADDR $REMOTE_PORT $HTTPS\"");
+    let setup = setup.settings("listen.proxy_protocol = true\nlisten.trusted_proxies = [\"127.0.0.1\"]");
+    let (authority, wootz) = served(setup);
+    let hello = client_hello(&authority);
+    // What TLS said to the proxy, a name, an id, padding, and a type of somebody's own.
+    let tlvs = [
+        &[0x20, 0, 5, 1, 0, 0, 0, 0][..],
+        b"\x02\0\x0cshop.example",
+        b"\x05\0\x04\x01\x02\x03\x04",
+        &[4, 0, 2, 0, 0],
+        b"\xe0\0\0",
+    ];
+    let mut sock = TcpStream::connect(wootz.address()).expect("it listens");
+    sock.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    sock.write_all(&version_2(&tlvs.concat())).expect("it reads");
+    let mut secure = Secure { stream: rustls::StreamOwned::new(authority.client("localhost"), sock) };
+    secure.shake_hands(wootz.address(), "/", "");
+    assert_eq!(secure.ask("who?"), "203.0.113.7 1234 on");
+
+    let refused = || wootz.status()["connections"]["refused_by"]["proxy_protocol"].as_u64().expect("a number");
+    let whole = version_2(&[]);
+    let cases: [(&str, &str, Vec<u8>); 5] = [
+        ("no header", "does not begin with a PROXY header", hello.clone()),
+        ("a TLV that is cut", "shorter than its addresses or its TLVs", version_2(&[0x20, 0, 200, 1])),
+        (
+            "another version",
+            "does not exist",
+            whole.iter().map(|byte| if *byte == 0x21 { 0x31 } else { *byte }).collect(),
+        ),
+        ("an address that is none", "not as version 1 says", b"PROXY TCP4 203.0.113.777 192.0.2.1 1 443\r\n".to_vec()),
+        ("two lines", "not as version 1 says", b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\n\r\nPROXY".to_vec()),
+    ];
+    for (count, (name, reason, header)) in (1..).zip(cases) {
+        let mut raw = wootz.raw();
+        // It may be closed before all is written.
+        let _ = raw.try_write([&header[..], &hello].concat());
+        raw.ends();
+        wootz.wait_for_log_line(&["listen.proxy_protocol", reason]);
+        assert_eq!(refused(), count, "{name}");
+    }
+    let before = refused();
+    let mut cut = wootz.raw();
+    cut.write(&whole[..20]);
+    cut.shut_down();
+    cut.ends();
+    let mut other = Raw::connect_from([127, 0, 0, 2], wootz.address());
+    let _ = other.try_write([&whole[..], &hello].concat());
+    other.ends();
+    wootz.wait_for_log_line(&["listen.trusted_proxies", "127.0.0.2"]);
+    wait_until("both are counted", || (refused() == before + 2).then_some(()));
+    // Within TLS a header is no more than a bad request.
+    let mut within =
+        authority.connect(wootz.address(), "localhost", "PROXY TCP4 203.0.113.7 192.0.2.1 1234 443\r\n").expect("TLS");
+    within.write(format!("PROXY TCP4 10.0.0.1 192.0.2.1 1 443\r\n{}", handshake(wootz.address(), "/", "")));
+    assert!(within.head().starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn login_of_a_php_site_counts_by_wss_and_php_knows_that_it_is_secure() {
+    // Its cookie is for https:// only.
+    let fpm = PhpFpm::start(2, "php_admin_value[session.cookie_secure] = 1");
+    let script = fpm.script(
+        "index.php",
+        r#"session_start();
+        if (isset($_GET['login'])) { session_regenerate_id(true); $_SESSION = ['id' => 42, 'name' => $_GET['login']]; }
+        echo implode(' ', [$_SERVER['REMOTE_USER'] ?? 'guest', $_SESSION['name'] ?? 'nobody', $_SERVER['HTTPS'] ?? 'off', $_SERVER['REQUEST_URI']]);"#,
+    );
+    let nginx = Nginx::start(&fpm.path(""), &fpm, None);
+    let log_in = |name: &str| {
+        let page = nginx.request(&format!("GET /?login={name}"), "", "");
+        assert!(page.head.to_lowercase().contains("; secure"), "{page:?}");
+        cookies_of(&page)
+    };
+    let setup = Setup::fastcgi(&fpm.address(), &script)
+        .setting("identity.session.store", format!("\"files:{}\"", fpm.path("sessions").display()));
+    let (authority, wootz) = served(setup);
+    let open = |cookie: &str| {
+        let mut secure = authority.connect(wootz.address(), "localhost", "").expect("TLS");
+        let origin = format!("Origin: https://{}\r\n", wootz.address());
+        secure.shake_hands(wootz.address(), "/", &format!("{origin}{cookie}"));
+        secure
+    };
+    let mut ann = open(&format!("Cookie: {}\r\n", log_in("Ann")));
+    assert_eq!(ann.ask("/cart?x=1"), "42 Ann on /cart?x=1");
+    let mut guest = open("");
+    assert_eq!(guest.ask("/cart"), "guest nobody on /cart");
+    let mut bob = open(&format!("Cookie: {}\r\n", log_in("Bob")));
+    assert_eq!(bob.ask("/whoami"), "42 Bob on /whoami");
+    let output = wootz.run(&["push", "--user", "42", "hello"]);
+    assert!(output.status.success(), "{output:?}");
+    for browser in [&mut ann, &mut bob] {
+        assert_eq!(browser.frame().text(), "hello");
+    }
+    assert_eq!(guest.ask("/still"), "guest nobody on /still");
 }
 
 /// The first thing that a browser says.
