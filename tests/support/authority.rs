@@ -38,6 +38,8 @@ pub enum Validity {
     Now,
     /// In January 2020.
     Until2020,
+    /// In January 2045.
+    From2045,
     /// From the one moment to the other, in whole seconds.
     Between(SystemTime, SystemTime),
 }
@@ -84,14 +86,19 @@ impl Authority {
 
     /// The same with a validity of one's own.
     pub fn issue_for(&self, name: &str, host: &str, validity: Validity) -> &Self {
-        self.certify(name, host, &format!("DNS:{host},IP:127.0.0.1"), validity);
+        self.certify(name, host, &format!("subjectAltName=DNS:{host},IP:127.0.0.1\n"), validity);
         fs::rename(self.path(&format!("{name}.chain.pem")), self.path(&format!("{name}.pem"))).expect("just made");
         self
     }
 
     /// A certificate for this host alone. The next one takes its place.
     pub fn server(&self, host: &str, validity: Validity) -> ServerCertificate {
-        self.certify("server", host, &format!("DNS:{host}"), validity);
+        self.server_with(host, validity, "")
+    }
+
+    /// The same with extensions besides, one a line.
+    pub fn server_with(&self, host: &str, validity: Validity, extensions: &str) -> ServerCertificate {
+        self.certify("server", host, &format!("subjectAltName=DNS:{host}\n{extensions}"), validity);
         let [key, alone, chain] = ["server.key", "server.pem", "server.chain.pem"].map(|file| self.path(file));
         ServerCertificate { key, alone, chain }
     }
@@ -105,9 +112,9 @@ impl Authority {
     }
 
     /// Makes `NAME.key`, `NAME.pem` and `NAME.chain.pem`.
-    fn certify(&self, name: &str, host: &str, names: &str, validity: Validity) {
+    fn certify(&self, name: &str, host: &str, extensions: &str, validity: Validity) {
         self.request(name, &format!("/CN={host}"), &format!("-out {name}.csr"));
-        self.write("leaf.ext", &format!("subjectAltName={names}\n"));
+        self.write("leaf.ext", extensions);
         self.sign(name, "intermediate", "leaf.ext", validity);
         let both = [format!("{name}.pem"), "intermediate.pem".to_owned()]
             .map(|file| fs::read_to_string(self.path(&file)).expect("just made"));
@@ -124,6 +131,7 @@ impl Authority {
         let dates = match validity {
             Validity::Now => "-days 30".to_owned(),
             Validity::Until2020 => "-startdate 20200101000000Z -enddate 20200201000000Z".to_owned(),
+            Validity::From2045 => "-startdate 20450101000000Z -enddate 20450201000000Z".to_owned(),
             Validity::Between(from, until) => format!("-startdate {} -enddate {}", date(from), date(until)),
         };
         self.openssl(&format!(
