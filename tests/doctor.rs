@@ -9,7 +9,7 @@ use std::process::Output;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
-use support::certificates::{Authority, ServerCertificate, Validity};
+use support::authority::{Authority, ServerCertificate, Validity};
 use support::daemon::free_address;
 use support::proxies::{Proxy, apache, caddy, haproxy, nginx};
 use support::{Setup, Wootz, wait_until, wootz};

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
+use support::authority::Authority;
 use support::daemon::{Daemon, free_address};
 use support::raw::{Raw, handshake, text};
 use support::{DEADLINE, Setup, Wootz, mode, wait_until};
@@ -225,6 +226,36 @@ fn sockets_of_systemd_are_served_and_no_call_and_no_helper_holds_them() {
     drop((raw, daemon));
     // Its maker is who removes it.
     assert!(socket.exists());
+}
+
+#[test]
+fn tls_is_spoken_on_a_tcp_socket_of_systemd_and_not_on_a_unix_socket_of_it() {
+    let authority = Authority::new("Test");
+    authority.issue("localhost", "localhost");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (address, socket) = (free_address(), directory.path().join("wootz.ws"));
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("-l").arg(address.to_string()).arg("-l").arg(&socket).arg(env!("CARGO_BIN_EXE_wootz"));
+    command.args(["serve", "--listen", "systemd", "--set", "listen.shards=2"]);
+    command
+        .arg("--tls-cert")
+        .arg(authority.path("localhost.pem"))
+        .arg("--tls-key")
+        .arg(authority.path("localhost.key"));
+    command.args(["--", "sh", "-c", "echo \"${HTTPS-off}\""]).current_dir(directory.path());
+    let mut daemon = Daemon::start(&mut command);
+    // The first to come wakes the server.
+    let first = daemon.wait_for("systemd listens", || std::net::TcpStream::connect(address).ok());
+    for _ in 0..10 {
+        assert_eq!(authority.open(address).ask("secure?"), "on");
+        assert_eq!(ask_unix(&socket, "secure?"), "off");
+    }
+    let mut plain = Raw::connect(address);
+    let answer = plain.refusal("/", "");
+    assert!(answer.status == 400 && answer.body.contains("wss://"), "{answer:?}");
+    let log = daemon.log();
+    assert!(log.contains(&format!("wootz: serving wss://{address}/")), "{log}");
+    drop((first, plain, daemon));
 }
 
 /// What the descriptors of a process are.

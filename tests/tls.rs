@@ -8,11 +8,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
-use support::authority::{Authority, Secure};
+use support::authority::{Authority, Secure, Validity};
+use support::daemon::{Nginx, PhpFpm, cookies_of};
 use support::raw::{BINARY, CLOSE, PING, PONG, Raw, TEXT, close, frame, handshake, text};
-use support::{DEADLINE, Setup, Wootz, installed, repository, run, wait_until, wootz};
+use support::{DEADLINE, Setup, Wootz, installed, process, repository, run, wait_until, wootz};
 
 /// The setting for these certificates of the authority's.
 fn files(authority: &Authority, names: &[&str], end: &str) -> String {
@@ -27,7 +29,7 @@ fn with_tls(setup: Setup, authority: &Authority, names: &[&str]) -> Setup {
 
 /// An authority with a certificate for localhost, and a server that shows it.
 fn served(setup: Setup) -> (Authority, Wootz) {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("localhost", "localhost");
     let wootz = with_tls(setup, &authority, &["localhost"]).start();
     (authority, wootz)
@@ -94,73 +96,151 @@ fn openssl_agrees_on_tls_1_2_and_1_3_and_on_nothing_older() {
     wootz.wait_for_log_line(&["no TLS", "TLS 1.2"]);
 }
 
-#[test]
-fn sslscan_finds_nothing_weak() {
-    let (_authority, wootz) = served(echo());
-    let said = run(Command::new("sslscan").args(["--no-colour", "--no-fallback", &wootz.address().to_string()]));
-    for version in ["SSLv2", "SSLv3", "TLSv1.0", "TLSv1.1"] {
-        let line = said.lines().find(|line| line.trim_start().starts_with(version)).expect("each version is told");
-        assert!(line.contains("disabled"), "{said}");
-    }
-    for version in ["TLSv1.2", "TLSv1.3"] {
-        assert!(said.lines().any(|line| line.starts_with(version) && line.contains("enabled")), "{said}");
-    }
-    assert!(said.contains("Session renegotiation not supported"), "{said}");
-    assert!(
-        said.lines().filter(|line| line.contains("vulnerable")).all(|line| line.contains("not vulnerable")),
-        "{said}"
-    );
-    let offered = |line: &&str| line.starts_with("Preferred ") || line.starts_with("Accepted ");
-    let ciphers: Vec<_> = said.lines().filter(offered).collect();
-    assert!(!ciphers.is_empty(), "{said}");
-    for cipher in ciphers {
-        for weak in ["CBC", "RC4", "DES", "NULL", "MD5", "EXP", "anon", "AES128-SHA ", "AES256-SHA "] {
-            assert!(!cipher.contains(weak), "{cipher}");
-        }
-    }
+/// The value of an attribute in a line of XML.
+fn attribute<'l>(line: &'l str, name: &str) -> &'l str {
+    let value = line.split_once(&format!(" {name}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+    value.unwrap_or_else(|| panic!("no {name} in {line}")).0
 }
 
 #[test]
-fn certificate_that_is_replaced_is_shown_to_new_connections_and_open_ones_stay() {
-    let (authority, wootz) = served(echo());
-    let mut before = authority.open(wootz.address());
-    let shown = |authority: &Authority| authority.connect(wootz.address(), "localhost", "").expect("TLS").certificate();
-    let first = before.certificate();
-    assert_eq!(shown(&authority), first);
+fn sslscan_finds_nothing_weak() {
+    let (_authority, wootz) = served(echo());
+    // Of the fallback signal it would say that it is not known: TLS 1.3 tells a downgrade by the server's random (RFC 8446, section 4.1.3).
+    let scan = ["--xml=-", "--no-fallback", &wootz.address().to_string()];
+    let said = run(Command::new("sslscan").args(scan));
+    let lines = |element: &str| -> Vec<&str> {
+        let start = format!("<{element} ");
+        let found: Vec<_> = said.lines().map(str::trim_start).filter(|line| line.starts_with(&start)).collect();
+        assert!(!found.is_empty(), "{element}: {said}");
+        found
+    };
+    let versions = lines("protocol");
+    let versions = versions
+        .iter()
+        .map(|line| ["type", "version", "enabled"].map(|name| attribute(line, name)).join(" "))
+        .collect::<Vec<_>>();
+    assert_eq!(versions, ["ssl 2 0", "ssl 3 0", "tls 1.0 0", "tls 1.1 0", "tls 1.2 1", "tls 1.3 1"]);
+    assert!(lines("renegotiation").iter().all(|line| attribute(line, "supported") == "0"), "{said}");
+    assert!(lines("heartbleed").iter().all(|line| attribute(line, "vulnerable") == "0"), "{said}");
+    assert!(!said.contains("<compression supported=\"1\""), "{said}");
+    for cipher in lines("cipher") {
+        // TLS 1.3 has none but good ones, which it calls acceptable.
+        assert!(["strong", "acceptable"].contains(&attribute(cipher, "strength")), "{cipher}");
+        assert!(attribute(cipher, "bits").parse().is_ok_and(|bits: u32| bits >= 128), "{cipher}");
+        assert!(
+            attribute(cipher, "ecdhebits").parse().is_ok_and(|bits: u32| bits >= 253),
+            "not forward secret: {cipher}"
+        );
+        for weak in ["CBC", "RC4", "DES", "NULL", "MD5", "EXP", "anon", "AES128-SHA", "AES256-SHA\""] {
+            assert!(!attribute(cipher, "cipher").contains(weak), "{cipher}");
+        }
+    }
+    assert!(
+        lines("group").iter().all(|line| attribute(line, "bits").parse().is_ok_and(|bits: u32| bits >= 128)),
+        "{said}"
+    );
+    assert!(said.contains("<signature-algorithm>ecdsa-with-SHA256<"), "{said}");
+    assert!(said.contains("<expired>false<"), "{said}");
+}
 
+#[test]
+fn clients_of_sslv2_and_sslv3_and_renegotiation_are_refused_with_an_alert() {
+    let (authority, wootz) = served(echo());
+    let mut other = authority.open(wootz.address());
+    let random = [7; 32];
+    let ciphers = [0, 0, 4, 0, 47, 0, 53, 1, 0];
+    let body = [&[3, 0][..], &random, &ciphers].concat();
+    let length = |bytes: &[u8]| u8::try_from(bytes.len()).expect("short");
+    let message = [&[1, 0, 0, length(&body)][..], &body].concat();
+    let v3 = [&[22, 3, 0, 0, length(&message)][..], &message].concat();
+    let v2 = [&[0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10][..], &[7, 0, 0xc0].repeat(12)].concat();
+    for (name, hello) in [("SSLv2", v2), ("SSLv3", v3)] {
+        let mut raw = wootz.raw();
+        raw.write(hello);
+        let answer = raw.rest();
+        // A fatal alert, and nothing else.
+        assert!(answer.len() == 7 && answer[0] == 21 && answer[5] == 2, "{name}: {answer:?}");
+    }
+    wootz.wait_for_log_line(&["no TLS", "TLS 1.2"]);
+
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-connect", &wootz.address().to_string(), "-tls1_2"]);
+    let mut client =
+        client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("openssl");
+    // At the start of a line this is a command: renegotiate.
+    let mut input = client.stdin.take().expect("piped");
+    input.write_all(b"R\n").expect("it reads");
+    let mut said = String::new();
+    client.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    assert!(said.contains("no renegotiation"), "{said}");
+    assert!(!client.wait().expect("a child of ours").success());
+    assert_eq!(other.ask("still here"), "still here");
+}
+
+/// The lines of a log with all of these.
+fn lines_with(wootz: &Wootz, texts: &[&str]) -> usize {
+    wootz.log().lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
+}
+
+#[test]
+fn certificate_that_ends_soon_is_told_of_once_until_it_is_renewed() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let authority = Authority::new("Test");
+    let now = SystemTime::now();
+    let days = |from: u32, until: u32| Validity::Between(now - DAY * from, now + DAY * until);
+    authority.issue_for("soon", "soon.example", days(80, 6)).issue_for("later", "later.example", days(10, 60));
+    // Six days, of which five are left: not late.
+    authority.issue_for("short", "short.example", days(1, 5));
+    let wootz = with_tls(echo(), &authority, &["soon", "later", "short"]).start();
+    wootz.wait_for_log_line(&["WARN", "certificate ends within 7 days", "soon.pem", "soon.example", "days_left=5"]);
+    let read_again = |times: usize| {
+        wootz.signal(Signal::HUP);
+        wait_until("the files are read again", || (lines_with(&wootz, &["SIGHUP"]) == times).then_some(()));
+    };
+    read_again(1);
+    assert_eq!(lines_with(&wootz, &["certificate ends within"]), 1, "{}", wootz.log());
+    authority.issue_for("soon", "soon.example", days(0, 3));
+    read_again(2);
+    // Three days of three.
+    assert_eq!(lines_with(&wootz, &["certificate ends within"]), 1, "{}", wootz.log());
+    authority.issue_for("soon", "soon.example", days(30, 1));
+    read_again(3);
+    wootz.wait_for_log_line(&["WARN", "certificate ends within a day", "soon.pem"]);
+    assert_eq!(lines_with(&wootz, &["certificate ends within"]), 2, "{}", wootz.log());
+    assert_eq!(wootz.status()["certificates"][0]["days_left"], 0);
+}
+
+#[test]
+fn certificate_that_ends_while_it_is_shown_is_an_error_that_is_told_once_and_connections_stay() {
+    let authority = Authority::new("Test");
+    // Time enough for the start, also on a busy machine.
+    let until = SystemTime::now() + Duration::from_secs(20);
+    authority.issue_for("localhost", "localhost", Validity::Between(SystemTime::UNIX_EPOCH, until));
+    let wootz = with_tls(echo(), &authority, &["localhost"]).start();
+    let mut before = authority.open(wootz.address());
+    wootz.wait_for_log_line(&["WARN", "certificate ends within a day", "days_left=0"]);
+    // Clients count whole seconds, and the last one is still good to them.
+    wait_until("it has ended", || (SystemTime::now() > until + Duration::from_secs(1)).then_some(()));
+    wootz.wait_for_log_line(&["ERROR", "certificate has expired", "localhost.pem", "days_left=-1"]);
+    assert_eq!(before.ask("still here"), "still here");
+    let error = authority.connect(wootz.address(), "localhost", "").err().expect("it has ended");
+    assert!(error.to_string().contains("expired"), "{error}");
+
+    // Who asks is told, and what is shown stays.
+    wootz.signal(Signal::HUP);
+    wootz.wait_for_log_line(&["ERROR", "not reloaded", "expired at"]);
     authority.issue("localhost", "localhost");
     wootz.signal(Signal::HUP);
     wootz.wait_for_log_line(&["certificate reloaded", "localhost"]);
-    wootz.wait_for_log_line(&["SIGHUP", "read again"]);
-    let second = shown(&authority);
-    assert_ne!(second, first);
-
-    let sound = fs::read(authority.path("localhost.pem")).expect("a certificate");
-    fs::write(authority.path("localhost.pem"), "garbage\n").expect("a file of the test");
-    wootz.signal(Signal::HUP);
-    wootz.wait_for_log_line(&["ERROR", "not reloaded", "localhost.pem"]);
-    assert_eq!(shown(&authority), second);
+    assert_eq!(authority.open(wootz.address()).ask("a b"), "a b");
     assert_eq!(before.ask("still here"), "still here");
-    fs::write(authority.path("localhost.pem"), sound).expect("a file of the test");
-
-    // Without a signal, as certbot does it: a new file in place of the old one.
-    authority.issue("renewed", "localhost");
-    for end in ["key", "pem"] {
-        let [from, to] = ["renewed", "localhost"].map(|name| authority.path(&format!("{name}.{end}")));
-        fs::rename(from, to).expect("a file of the test");
-    }
-    wait_until("the files are looked at", || (shown(&authority) != second).then_some(()));
-    assert_eq!(before.ask("still here"), "still here");
-    let status = wootz.status();
-    assert_eq!(status["certificates"][0]["names"][0], "localhost");
-    assert_eq!(status["certificates"][0]["days_left"], 19);
-    let printed = String::from_utf8(wootz.run(&["status"]).stdout).expect("UTF-8");
-    assert!(printed.contains("days left") && printed.contains("localhost.pem"), "{printed}");
+    assert_eq!(lines_with(&wootz, &["certificate has expired"]), 1, "{}", wootz.log());
+    assert_eq!(wootz.status()["certificates"][0]["days_left"], 29);
 }
 
 #[test]
 fn certificate_is_chosen_by_the_name_that_is_asked_for() {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("a", "a.example").issue("b", "b.example");
     let wootz = with_tls(echo(), &authority, &["a", "b"]).start();
     let a = authority.connect(wootz.address(), "a.example", "").expect("TLS");
@@ -182,9 +262,9 @@ fn check(directory: &Path, lines: &str) -> (Option<i32>, String) {
 
 #[test]
 fn check_names_what_is_wrong_with_a_certificate_or_its_key() {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("localhost", "localhost").issue("other", "localhost");
-    authority.issue_for("expired", "localhost", "-days -1");
+    authority.issue_for("expired", "localhost", Validity::Until2020);
     fs::write(authority.path("pass"), "secret words\n").expect("a file of the test");
     fs::write(authority.path("wrong"), "other words\n").expect("a file of the test");
     fs::set_permissions(authority.path("pass"), fs::Permissions::from_mode(0o600)).expect("a file of the test");
@@ -232,7 +312,7 @@ fn check_names_what_is_wrong_with_a_certificate_or_its_key() {
 
 #[test]
 fn flags_are_enough_and_all_is_announced() {
-    let authority = Authority::new();
+    let authority = Authority::new("Test");
     authority.issue("localhost", "localhost");
     let [cert, key] = ["pem", "key"].map(|end| authority.path(&format!("localhost.{end}")).display().to_string());
     let setup = echo().setting("listen.address", "[\"127.0.0.1:0\", \"plain:127.0.0.1:0\", \"unix:wootz.ws\"]");
@@ -407,6 +487,111 @@ fn proxy_header_comes_before_tls() {
     }
 }
 
+/// A header of version 2 for 203.0.113.7:1234, with what follows the addresses.
+fn version_2(more: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(12 + more.len()).expect("short").to_be_bytes();
+    let addresses = [203, 0, 113, 7, 192, 0, 2, 1, 0x04, 0xd2, 0x01, 0xbb];
+    [b"\r\n\r\n\0\r\nQUIT\n\x21\x11", &length[..], &addresses, more].concat()
+}
+
+#[test]
+fn proxy_header_before_tls_may_have_tlvs_and_is_refused_forged_cut_or_from_another_peer() {
+    let setup = Setup::sh("echo \"$REMOTE_ADDR $REMOTE_PORT $HTTPS\"");
+    let setup = setup.settings("listen.proxy_protocol = true\nlisten.trusted_proxies = [\"127.0.0.1\"]");
+    let (authority, wootz) = served(setup);
+    let hello = client_hello(&authority);
+    // What TLS said to the proxy, a name, an id, padding, and a type of somebody's own.
+    let tlvs = [
+        &[0x20, 0, 5, 1, 0, 0, 0, 0][..],
+        b"\x02\0\x0cshop.example",
+        b"\x05\0\x04\x01\x02\x03\x04",
+        &[4, 0, 2, 0, 0],
+        b"\xe0\0\0",
+    ];
+    let mut sock = TcpStream::connect(wootz.address()).expect("it listens");
+    sock.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    sock.write_all(&version_2(&tlvs.concat())).expect("it reads");
+    let mut secure = Secure { stream: rustls::StreamOwned::new(authority.client("localhost"), sock) };
+    secure.shake_hands(wootz.address(), "/", "");
+    assert_eq!(secure.ask("who?"), "203.0.113.7 1234 on");
+
+    let refused = || wootz.status()["connections"]["refused_by"]["proxy_protocol"].as_u64().expect("a number");
+    let whole = version_2(&[]);
+    let cases: [(&str, &str, Vec<u8>); 5] = [
+        ("no header", "does not begin with a PROXY header", hello.clone()),
+        ("a TLV that is cut", "shorter than its addresses or its TLVs", version_2(&[0x20, 0, 200, 1])),
+        (
+            "another version",
+            "does not exist",
+            whole.iter().map(|byte| if *byte == 0x21 { 0x31 } else { *byte }).collect(),
+        ),
+        ("an address that is none", "not as version 1 says", b"PROXY TCP4 203.0.113.777 192.0.2.1 1 443\r\n".to_vec()),
+        ("two lines", "not as version 1 says", b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\n\r\nPROXY".to_vec()),
+    ];
+    for (count, (name, reason, header)) in (1..).zip(cases) {
+        let mut raw = wootz.raw();
+        // It may be closed before all is written.
+        let _ = raw.try_write([&header[..], &hello].concat());
+        raw.ends();
+        wootz.wait_for_log_line(&["listen.proxy_protocol", reason]);
+        assert_eq!(refused(), count, "{name}");
+    }
+    let before = refused();
+    let mut cut = wootz.raw();
+    cut.write(&whole[..20]);
+    cut.shut_down();
+    cut.ends();
+    let mut other = Raw::connect_from([127, 0, 0, 2], wootz.address());
+    let _ = other.try_write([&whole[..], &hello].concat());
+    other.ends();
+    wootz.wait_for_log_line(&["listen.trusted_proxies", "127.0.0.2"]);
+    wait_until("both are counted", || (refused() == before + 2).then_some(()));
+    // Within TLS a header is no more than a bad request.
+    let mut within =
+        authority.connect(wootz.address(), "localhost", "PROXY TCP4 203.0.113.7 192.0.2.1 1234 443\r\n").expect("TLS");
+    within.write(format!("PROXY TCP4 10.0.0.1 192.0.2.1 1 443\r\n{}", handshake(wootz.address(), "/", "")));
+    assert!(within.head().starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn login_of_a_php_site_counts_by_wss_and_php_knows_that_it_is_secure() {
+    // Its cookie is for https:// only.
+    let fpm = PhpFpm::start(2, "php_admin_value[session.cookie_secure] = 1");
+    let script = fpm.script(
+        "index.php",
+        r#"session_start();
+        if (isset($_GET['login'])) { session_regenerate_id(true); $_SESSION = ['id' => 42, 'name' => $_GET['login']]; }
+        echo implode(' ', [$_SERVER['REMOTE_USER'] ?? 'guest', $_SESSION['name'] ?? 'nobody', $_SERVER['HTTPS'] ?? 'off', $_SERVER['REQUEST_URI']]);"#,
+    );
+    let nginx = Nginx::start(&fpm.path(""), &fpm, None);
+    let log_in = |name: &str| {
+        let page = nginx.request(&format!("GET /?login={name}"), "", "");
+        assert!(page.head.to_lowercase().contains("; secure"), "{page:?}");
+        cookies_of(&page)
+    };
+    let setup = Setup::fastcgi(&fpm.address(), &script)
+        .setting("identity.session.store", format!("\"files:{}\"", fpm.path("sessions").display()));
+    let (authority, wootz) = served(setup);
+    let open = |cookie: &str| {
+        let mut secure = authority.connect(wootz.address(), "localhost", "").expect("TLS");
+        let origin = format!("Origin: https://{}\r\n", wootz.address());
+        secure.shake_hands(wootz.address(), "/", &format!("{origin}{cookie}"));
+        secure
+    };
+    let mut ann = open(&format!("Cookie: {}\r\n", log_in("Ann")));
+    assert_eq!(ann.ask("/cart?x=1"), "42 Ann on /cart?x=1");
+    let mut guest = open("");
+    assert_eq!(guest.ask("/cart"), "guest nobody on /cart");
+    let mut bob = open(&format!("Cookie: {}\r\n", log_in("Bob")));
+    assert_eq!(bob.ask("/whoami"), "42 Bob on /whoami");
+    let output = wootz.run(&["push", "--user", "42", "hello"]);
+    assert!(output.status.success(), "{output:?}");
+    for browser in [&mut ann, &mut bob] {
+        assert_eq!(browser.frame().text(), "hello");
+    }
+    assert_eq!(guest.ask("/still"), "guest nobody on /still");
+}
+
 /// The first thing that a browser says.
 fn client_hello(authority: &Authority) -> Vec<u8> {
     let mut hello = Vec::new();
@@ -447,24 +632,86 @@ fn handshake_that_stalls_anywhere_is_ended_and_one_byte_by_byte_is_not() {
     assert_eq!(wootz.status()["connections"]["open"], 1);
 }
 
-#[test]
-fn two_thousand_stalled_handshakes_keep_nobody_out() {
+/// Lets this process and the servers that it starts have as many descriptors as they may; gives how many these are.
+fn raise_descriptors() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("up to the hard limit");
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// Where a stalled handshake has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// Not one byte.
+    Silent,
+    /// Within the ClientHello.
+    HalfHello,
+    /// The whole ClientHello and no Finished, though the server has answered.
+    NoFinished,
+}
+
+/// So many handshakes that stall in each way in turn. A server that has closed one already is no failure.
+fn stall(wootz: &Wootz, hello: &[u8], numbers: std::ops::Range<usize>) -> Vec<(Stall, Raw)> {
+    let each = |number: usize| {
+        let mut raw = wootz.raw();
+        let (stall, said) = match number % 3 {
+            0 => (Stall::Silent, 0),
+            1 => (Stall::HalfHello, 1 + number % (hello.len() - 1)),
+            _ => (Stall::NoFinished, hello.len()),
+        };
+        let _ = raw.try_write(&hello[..said]);
+        (stall, raw)
+    };
+    numbers.map(each).collect()
+}
+
+#[test]
+fn five_thousand_stalled_handshakes_keep_nobody_out() {
+    let room = (raise_descriptors() / 4).min(5000);
+    let (authority, wootz) = served(echo().settings("limits.handshake_timeout = \"10m\"\npipes.requests = false"));
+    let mut open: Vec<Secure> = (0..10).map(|_| authority.open(wootz.address())).collect();
+    let hello = client_hello(&authority);
+    let mut stalled = Vec::new();
+    for hundred in 0..50 {
+        stalled.extend(stall(&wootz, &hello, hundred * 100..(hundred + 1) * 100));
+        assert_eq!(open[hundred % 10].ask("ping"), "pong");
+        assert_eq!(authority.open(wootz.address()).ask("ping"), "pong");
+    }
+    for browser in &mut open {
+        assert_eq!(browser.ask("a b"), "a b");
+    }
+    assert_eq!(authority.open(wootz.address()).ask("c d"), "c d");
+    // A quarter of the open files is for them, shared by the shards. Above it the oldest are closed, never the younger half.
+    let closed = wootz.status()["connections"]["refused_by"]["max_handshakes"].as_u64().expect("a number");
+    assert!(5000 - closed >= room * 9 / 10, "{closed} were closed, where there is room for {room}");
+    let younger = 5000 - usize::try_from(room / 2).expect("a small number");
+    for (stall, raw) in stalled[younger..].iter_mut().step_by(32) {
+        if *stall == Stall::NoFinished {
+            let mut answer = [0];
+            raw.stream().peek(&mut answer).expect("a ServerHello");
+            assert_eq!(answer, [22]);
+        } else {
+            assert!(!raw.ended_within(Duration::from_millis(1)), "{stall:?} was thrown out");
+        }
+    }
+    let memory = process::peak_memory_bytes(wootz.pid());
+    assert!(memory < 150 << 20, "{memory} bytes of memory");
+    drop(stalled);
+    wait_until("their descriptors are closed", || (process::descriptors(wootz.pid()) < 200).then_some(()));
+    wait_until("only ten are left", || (wootz.status()["connections"]["open"] == 10).then_some(()));
+    assert_eq!(authority.open(wootz.address()).ask("e f"), "e f");
+}
+
+#[test]
+fn of_more_stalled_handshakes_than_may_be_the_oldest_are_closed() {
+    raise_descriptors();
     let (authority, wootz) = served(
         echo().settings("limits.handshake_timeout = \"10m\"\npipes.requests = false\nlimits.max_handshakes = 1500"),
     );
     let mut open: Vec<Secure> = (0..20).map(|_| authority.open(wootz.address())).collect();
     let hello = client_hello(&authority);
-    let stalled: Vec<Raw> = (0..2000)
-        .map(|number| {
-            let mut raw = wootz.raw();
-            // Those who are one too many are closed, perhaps at this moment.
-            let _ = raw.try_write(&hello[..number % hello.len()]);
-            raw
-        })
-        .collect();
+    let stalled = stall(&wootz, &hello, 0..2000);
     for browser in &mut open {
         assert_eq!(browser.ask("a b"), "a b");
     }

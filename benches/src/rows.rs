@@ -65,13 +65,24 @@ fn serve(programs: &Programs, settings: &[&str], application: &[&str]) -> io::Re
 
 /// Starts the real server on a core, with the flags that say how it runs calls.
 fn serve_runner(programs: &Programs, core: usize, settings: &[&str], runner: &[&str]) -> io::Result<Server> {
+    serve_with_files(programs, core, settings, &[], runner)
+}
+
+/// The same with files in its directory, by name and content.
+fn serve_with_files(
+    programs: &Programs,
+    core: usize,
+    settings: &[&str],
+    files: &[(&str, &str)],
+    runner: &[&str],
+) -> io::Result<Server> {
     let mut arguments = vec!["serve", "--listen", "{address}", "--socket", "wootz.sock"];
     for setting in settings.iter().chain(&["pipes.directory=fifo", "log.level=error"]) {
         arguments.extend(["--set", setting]);
     }
     arguments.extend(runner);
     let program = &programs.wootz;
-    Server::launch(&Launch { program, arguments: &arguments, core, files: &[], listens: Listens::Tcp })
+    Server::launch(&Launch { program, arguments: &arguments, core, files, listens: Listens::Tcp })
 }
 
 /// Starts the real server on a core, with php-fpm behind it.

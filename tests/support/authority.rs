@@ -1,4 +1,4 @@
-//! A certificate authority in a temporary directory, made by OpenSSL, and a browser that trusts it alone.
+//! A certificate authority in a temporary directory, made by OpenSSL, what it issues, good and bad, and a browser that trusts it alone.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -15,24 +16,57 @@ use tempfile::TempDir;
 use super::raw::{CLOSE, Frame, handshake, text};
 use super::{DEADLINE, run};
 
-/// Issues certificates.
+/// Issues certificates: a root with an intermediate authority, in a directory of their own.
 pub struct Authority {
     directory: TempDir,
 }
 
+/// A server's files.
+pub struct ServerCertificate {
+    /// Its key.
+    pub key: PathBuf,
+    /// Its certificate alone.
+    pub alone: PathBuf,
+    /// Its certificate and the intermediate's.
+    pub chain: PathBuf,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy)]
+pub enum Validity {
+    /// From now on for 30 days.
+    Now,
+    /// In January 2020.
+    Until2020,
+    /// In January 2045.
+    From2045,
+    /// From the one moment to the other, in whole seconds.
+    Between(SystemTime, SystemTime),
+}
+
+/// What `openssl ca` needs besides: the only command that signs for times that have passed.
+const CA: &str = "[ca]\ndefault_ca = it\n[it]\ndatabase = index.txt\nnew_certs_dir = .\nrand_serial = yes\n\
+                  default_md = sha256\npolicy = any\n[any]\ncommonName = supplied\n";
+
+/// How `openssl req` makes a key.
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+
 impl Authority {
-    /// One that nobody knows yet.
-    pub fn new() -> Self {
+    /// "NAME Root" and "NAME Intermediate", whom nobody knows yet.
+    pub fn new(name: &str) -> Self {
         let authority = Self { directory: tempfile::tempdir().expect("a temporary directory") };
-        authority.openssl(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout root.key -out root.pem -subj /CN=root -days 30 -addext keyUsage=keyCertSign",
-        );
+        authority.write("ca.conf", CA);
+        authority.write("authority.ext", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n");
+        let usage = "-addext keyUsage=critical,keyCertSign,cRLSign";
+        authority.request("root", &format!("/CN={name} Root"), &format!("-x509 -days 30 {usage} -out root.pem"));
+        authority.request("intermediate", &format!("/CN={name} Intermediate"), "-out intermediate.csr");
+        authority.sign("intermediate", "root", "authority.ext", Validity::Now);
         authority
     }
 
     /// Runs `openssl` in the directory, with arguments that are split at spaces.
     pub fn openssl(&self, arguments: &str) -> String {
-        run(Command::new("openssl").args(arguments.split_ascii_whitespace()).current_dir(self.directory.path()))
+        run(&mut self.command(arguments))
     }
 
     /// A file of the authority's.
@@ -40,31 +74,86 @@ impl Authority {
         self.directory.path().join(name)
     }
 
+    /// The root's certificate.
+    pub fn root(&self) -> PathBuf {
+        self.path("root.pem")
+    }
+
     /// Makes `NAME.pem`, with its chain, and `NAME.key` for a host and 127.0.0.1.
     pub fn issue(&self, name: &str, host: &str) -> &Self {
-        self.issue_for(name, host, "-days 20")
+        self.issue_for(name, host, Validity::Now)
     }
 
     /// The same with a validity of one's own.
-    pub fn issue_for(&self, name: &str, host: &str, validity: &str) -> &Self {
-        self.openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj /CN={host}"
-        ));
-        let names = format!("subjectAltName=DNS:{host},IP:127.0.0.1\n");
-        fs::write(self.path("leaf.ext"), names).expect("a file of the test");
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA root.pem -CAkey root.key -CAcreateserial {validity} -extfile leaf.ext -out {name}.pem"
-        ));
-        let [leaf, root] = [format!("{name}.pem"), "root.pem".to_owned()]
-            .map(|file| fs::read_to_string(self.path(&file)).expect("just made"));
-        fs::write(self.path(&format!("{name}.pem")), leaf + &root).expect("a file of the test");
+    pub fn issue_for(&self, name: &str, host: &str, validity: Validity) -> &Self {
+        self.certify(name, host, &format!("subjectAltName=DNS:{host},IP:127.0.0.1\n"), validity);
+        fs::rename(self.path(&format!("{name}.chain.pem")), self.path(&format!("{name}.pem"))).expect("just made");
         self
+    }
+
+    /// A certificate for this host alone. The next one takes its place.
+    pub fn server(&self, host: &str, validity: Validity) -> ServerCertificate {
+        self.server_with(host, validity, "")
+    }
+
+    /// The same with extensions besides, one a line.
+    pub fn server_with(&self, host: &str, validity: Validity, extensions: &str) -> ServerCertificate {
+        self.certify("server", host, &format!("subjectAltName=DNS:{host}\n{extensions}"), validity);
+        let [key, alone, chain] = ["server.key", "server.pem", "server.chain.pem"].map(|file| self.path(file));
+        ServerCertificate { key, alone, chain }
+    }
+
+    /// A certificate for a host that nobody but itself has signed.
+    pub fn self_signed(&self, host: &str) -> ServerCertificate {
+        let more = format!("-x509 -days 30 -addext subjectAltName=DNS:{host} -out server.pem");
+        self.request("server", &format!("/CN={host}"), &more);
+        let [key, alone] = ["server.key", "server.pem"].map(|file| self.path(file));
+        ServerCertificate { key, chain: alone.clone(), alone }
+    }
+
+    /// Makes `NAME.key`, `NAME.pem` and `NAME.chain.pem`.
+    fn certify(&self, name: &str, host: &str, extensions: &str, validity: Validity) {
+        self.request(name, &format!("/CN={host}"), &format!("-out {name}.csr"));
+        self.write("leaf.ext", extensions);
+        self.sign(name, "intermediate", "leaf.ext", validity);
+        let both = [format!("{name}.pem"), "intermediate.pem".to_owned()]
+            .map(|file| fs::read_to_string(self.path(&file)).expect("just made"));
+        self.write(&format!("{name}.chain.pem"), &both.concat());
+    }
+
+    /// Makes `NAME.key` and what `more` asks for. The subject may have spaces.
+    fn request(&self, name: &str, subject: &str, more: &str) {
+        run(self.command(&format!("req {NEW_KEY} -keyout {name}.key {more} -subj")).arg(subject));
+    }
+
+    fn sign(&self, name: &str, by: &str, extensions: &str, validity: Validity) {
+        self.write("index.txt", "");
+        let dates = match validity {
+            Validity::Now => "-days 30".to_owned(),
+            Validity::Until2020 => "-startdate 20200101000000Z -enddate 20200201000000Z".to_owned(),
+            Validity::From2045 => "-startdate 20450101000000Z -enddate 20450201000000Z".to_owned(),
+            Validity::Between(from, until) => format!("-startdate {} -enddate {}", date(from), date(until)),
+        };
+        self.openssl(&format!(
+            "ca -batch -notext -config ca.conf -in {name}.csr -out {name}.pem -cert {by}.pem -keyfile {by}.key \
+             -extfile {extensions} {dates}"
+        ));
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new("openssl");
+        command.args(arguments.split_ascii_whitespace()).current_dir(self.directory.path());
+        command
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).expect("a file of the test");
     }
 
     /// Who trusts this authority.
     pub fn client(&self, host: &str) -> ClientConnection {
         let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_file(self.path("root.pem")).expect("a certificate");
+        let root = CertificateDer::from_pem_file(self.root()).expect("a certificate");
         roots.add(root).expect("an authority");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -96,6 +185,12 @@ impl Authority {
         secure.shake_hands(address, "/", "");
         secure
     }
+}
+
+/// A moment as `openssl` reads it.
+fn date(moment: SystemTime) -> String {
+    let seconds = moment.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    run(Command::new("date").args(["-u", "-d", &format!("@{seconds}"), "+%Y%m%d%H%M%SZ"])).trim_end().to_owned()
 }
 
 /// A browser behind TLS whose bytes the test writes itself.

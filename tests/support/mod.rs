@@ -7,7 +7,6 @@
 
 pub mod api;
 pub mod authority;
-pub mod certificates;
 pub mod client;
 pub mod daemon;
 mod log;

@@ -10,14 +10,15 @@ use crate::server::Server;
 use crate::statistics::take_turns;
 use crate::table::{Reach, Table};
 
-const CONNECTIONS: usize = 5_000;
+pub(super) const CONNECTIONS: usize = 5_000;
 const PUSHES: usize = 30;
-const MESSAGE_BYTES: usize = 128;
+pub(super) const MESSAGE_BYTES: usize = 128;
 
 /// The row.
 pub const ROW: Row = Row { name: "push", doing: "one push to 5,000 connections", measure };
 
-struct Contestant {
+/// Who delivers pushes, and those who get them.
+pub(super) struct Contestant {
     server: Server,
     /// A line written here is one push.
     pushes: Box<dyn Write>,
@@ -29,10 +30,9 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
     let pushes = Box::new(floor.stdin()?);
     let mut floor = Contestant { herd: Herd::connect(floor.address, CONNECTIONS)?, server: floor, pushes };
 
-    let mut wootz = serve(programs, &[], &["/bin/cat"])?;
-    let pipe = wootz.wait_for_file("fifo/global_pipe.fifo")?;
-    let pushes = Box::new(OpenOptions::new().write(true).open(pipe)?);
-    let mut wootz = Contestant { herd: Herd::connect(wootz.address, CONNECTIONS)?, server: wootz, pushes };
+    let wootz = serve(programs, &[], &["/bin/cat"])?;
+    let herd = Herd::connect(wootz.address, CONNECTIONS)?;
+    let mut wootz = Contestant::of_wootz(wootz, herd)?;
 
     let before = (wootz.server.ticks()?, floor.server.ticks()?);
     let (theirs, ours) = take_turns(ROUNDS, || floor.round(), || wootz.round())?;
@@ -49,8 +49,15 @@ fn measure(programs: &Programs, table: &mut Table) -> io::Result<()> {
 }
 
 impl Contestant {
+    /// The real server, with its pipe.
+    pub(super) fn of_wootz(mut server: Server, herd: Herd) -> io::Result<Self> {
+        let pipe = server.wait_for_file("fifo/global_pipe.fifo")?;
+        let pushes = Box::new(OpenOptions::new().write(true).open(pipe)?);
+        Ok(Self { server, pushes, herd })
+    }
+
     /// Microseconds per delivery. The next push waits until everybody has got this one, so that none are joined.
-    fn round(&mut self) -> io::Result<f64> {
+    pub(super) fn round(&mut self) -> io::Result<f64> {
         let before = self.server.cpu()?;
         for number in 0..PUSHES {
             let text = format!("{number:0width$}", width = MESSAGE_BYTES);

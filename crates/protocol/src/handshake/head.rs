@@ -177,6 +177,11 @@ impl<'b> Request<'b> {
         split_absolute(self.target).map_or(self.target, |(_, rest)| rest)
     }
 
+    /// The host that an absolute URI names, with its port; none in a path.
+    pub fn authority(&self) -> Option<&'b str> {
+        split_absolute(self.target).map(|(authority, _)| authority)
+    }
+
     /// The path, without the query; at least `/`.
     pub fn path(&self) -> &'b str {
         let path = self.uri().split('?').next().unwrap_or_default();

@@ -24,7 +24,7 @@ pub enum Refusal {
     OldHttpVersion,
     /// A request that opens a WebSocket has no body.
     UnexpectedBody,
-    /// `Host` is missing, there twice, or no host.
+    /// `Host` is missing, there twice, no host, or another one than the target names.
     InvalidHost,
     /// `Upgrade` does not name `websocket`.
     MissingUpgrade,

@@ -34,7 +34,9 @@ pub fn accept(request: &Request<'_>) -> Result<Acceptance, Refusal> {
     if request.version < Version::Http11 {
         return Err(Refusal::OldHttpVersion);
     }
-    if !request.single("host").is_some_and(is_host) {
+    let host = request.single("host").filter(|host| is_host(host)).ok_or(Refusal::InvalidHost)?;
+    // RFC 9112, 3.2.2 has the target's host count alone. Programs before us may have looked at the other one, so that two are none.
+    if request.authority().is_some_and(|named| !named.as_bytes().eq_ignore_ascii_case(host)) {
         return Err(Refusal::InvalidHost);
     }
     if !request.wants_websocket() {

@@ -102,6 +102,8 @@ fn every_broken_rule_is_refused_by_its_name_and_status() {
         (with("Host: "), R::InvalidHost, 400),
         (with("Host: a.example, b.example"), R::InvalidHost, 400),
         (with("Host: user@example.com"), R::InvalidHost, 400),
+        (with("GET http://other.example/chat HTTP/1.1"), R::InvalidHost, 400),
+        (with("GET http://user@example.com/chat HTTP/1.1"), R::InvalidHost, 400),
         (without("Upgrade"), R::MissingUpgrade, 400),
         (with("Upgrade: websockets"), R::MissingUpgrade, 400),
         (without("Connection"), R::MissingConnection, 400),

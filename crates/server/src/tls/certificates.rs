@@ -1,13 +1,15 @@
 //! The certificates of a server that runs: loaded at the start, looked at again every few seconds and when the operator asks.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wootz_tls::{
     CertificateError, CertificateProblem, CertificateSettings, Certificates, Reload, TlsAcceptor, TlsError, TlsSettings,
 };
+
+use super::expiry::Expiry;
 
 /// How often the files are looked at: often enough that nobody waits for a renewal, and reading a few files costs nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -17,6 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct LoadedCertificates {
     certificates: Arc<Certificates>,
     acceptor: TlsAcceptor,
+    expiry: Arc<Mutex<Expiry>>,
 }
 
 /// A certificate in use, as a [`Status`](crate::Status) shows it.
@@ -40,7 +43,7 @@ pub(crate) enum NoCertificates {
 }
 
 impl LoadedCertificates {
-    /// Reads the files. What is to be warned of was said when the settings were checked.
+    /// Reads the files. What is to be warned of was said when the settings were checked, but for an end that is near.
     pub(crate) fn load(settings: &[CertificateSettings]) -> Result<Self, NoCertificates> {
         if settings.is_empty() {
             let problem = CertificateProblem::NoneConfigured;
@@ -49,7 +52,9 @@ impl LoadedCertificates {
         let loaded = Certificates::load(settings.to_vec(), SystemTime::now());
         let certificates = Arc::new(loaded.map_err(NoCertificates::Files)?.0);
         let acceptor = TlsAcceptor::new(&TlsSettings::default(), Arc::clone(&certificates))?;
-        Ok(Self { certificates, acceptor })
+        let loaded = Self { certificates, acceptor, expiry: Arc::default() };
+        loaded.tell_of_ends(SystemTime::now());
+        Ok(loaded)
     }
 
     pub(crate) fn acceptor(&self) -> &TlsAcceptor {
@@ -59,11 +64,21 @@ impl LoadedCertificates {
     /// Takes what is in the files now; the log says what came of it.
     pub(crate) fn reload(&self) {
         self.tell(self.certificates.reload(SystemTime::now()));
+        self.tell_of_ends(SystemTime::now());
     }
 
     pub(crate) fn status(&self) -> Vec<CertificateStatus> {
         let status = self.certificates.status(SystemTime::now()).into_iter();
         status.map(|of| CertificateStatus { file: of.path, names: of.names, days_left: of.days_left }).collect()
+    }
+
+    /// Tells of certificates that end soon, or have ended: each once.
+    fn tell_of_ends(&self, now: SystemTime) {
+        let status = self.certificates.status(now);
+        let mut expiry = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        for (certificate, nearness) in expiry.look(&status, now) {
+            nearness.tell(certificate);
+        }
     }
 
     fn tell(&self, reload: Reload) {
@@ -91,5 +106,6 @@ pub(crate) async fn watch(loaded: LoadedCertificates) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         loaded.tell(loaded.certificates.reload_if_changed(SystemTime::now()));
+        loaded.tell_of_ends(SystemTime::now());
     }
 }

@@ -1,6 +1,7 @@
 //! 2 · TLS: from an accepted socket to one whose bytes are the browser's own, and the certificates that are shown.
 
 mod certificates;
+mod expiry;
 mod stream;
 
 pub use certificates::CertificateStatus;

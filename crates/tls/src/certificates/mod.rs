@@ -60,6 +60,8 @@ pub struct CertificateStatus {
     pub path: PathBuf,
     /// The DNS names that it is shown for, in lower case.
     pub names: Vec<String>,
+    /// When it begins.
+    pub not_before: SystemTime,
     /// When it ends.
     pub not_after: SystemTime,
     /// Whole days until then; negative once it ended.
@@ -141,6 +143,7 @@ impl Certificates {
             .map(|(settings, entry)| CertificateStatus {
                 path: settings.cert.clone(),
                 names: entry.names.clone(),
+                not_before: entry.not_before,
                 not_after: entry.not_after,
                 days_left: days_between(now, entry.not_after),
             })

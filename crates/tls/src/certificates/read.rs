@@ -25,6 +25,7 @@ pub(super) struct Entry {
     pub(super) key: Arc<CertifiedKey>,
     /// DNS names in lower case.
     pub(super) names: Vec<String>,
+    pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
 }
 
@@ -60,8 +61,9 @@ pub(super) fn entry(
     }
     let names = names(&parsed[0]);
     warn(files, &parsed, &names, warnings);
-    let not_after = parsed[0].tbs_certificate().validity().not_after.to_system_time();
-    Some(Entry { key: Arc::new(certified?), names, not_after })
+    let validity = parsed[0].tbs_certificate().validity();
+    let (not_before, not_after) = (validity.not_before.to_system_time(), validity.not_after.to_system_time());
+    Some(Entry { key: Arc::new(certified?), names, not_before, not_after })
 }
 
 fn chain(content: &Content) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
