@@ -31,6 +31,8 @@ pub enum Validity {
     Now,
     /// In January 2020.
     Until2020,
+    /// In January 2045.
+    From2045,
 }
 
 /// What `openssl ca` needs besides: the only command that signs for times that have passed.
@@ -69,9 +71,14 @@ impl Authority {
 
     /// A certificate for a name, signed by the intermediate authority.
     pub fn server(&self, name: &str, validity: Validity) -> ServerCertificate {
+        self.server_with(name, validity, "")
+    }
+
+    /// The same with extensions besides, one a line.
+    pub fn server_with(&self, name: &str, validity: Validity, extensions: &str) -> ServerCertificate {
         self.key("server");
         self.request("server", &format!("/CN={name}"));
-        fs::write(self.path("server.ext"), format!("subjectAltName=DNS:{name}\n")).expect("a file");
+        fs::write(self.path("server.ext"), format!("subjectAltName=DNS:{name}\n{extensions}")).expect("a file");
         self.sign("server", "intermediate", "server.ext", validity);
         let both = ["server.pem", "intermediate.pem"].map(|file| fs::read_to_string(self.path(file)).expect("made"));
         fs::write(self.path("chain.pem"), both.concat()).expect("a file");
@@ -130,6 +137,7 @@ impl Authority {
         let dates: &[&str] = match validity {
             Validity::Now => &["-days", "30"],
             Validity::Until2020 => &["-startdate", "20200101000000Z", "-enddate", "20200201000000Z"],
+            Validity::From2045 => &["-startdate", "20450101000000Z", "-enddate", "20450201000000Z"],
         };
         let always = [
             "ca",

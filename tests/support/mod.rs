@@ -10,6 +10,7 @@ pub mod authority;
 pub mod certificates;
 pub mod client;
 pub mod daemon;
+pub mod doctor;
 mod log;
 pub mod process;
 pub mod proxies;

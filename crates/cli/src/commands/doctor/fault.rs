@@ -40,8 +40,15 @@ pub(super) enum Fault {
     HttpForHttps {
         location: String,
     },
+    /// The proxy speaks plain HTTP to wootz, which speaks TLS there.
+    PlainToTls {
+        proxy: Proxy,
+    },
     TlsSilent,
-    TlsClosed,
+    /// `server` is what `openssl s_client` is told.
+    TlsClosed {
+        server: String,
+    },
     TlsFailed {
         why: String,
     },
@@ -69,6 +76,7 @@ pub(super) enum Fault {
     },
     BadCertificate {
         why: String,
+        server: String,
     },
     Redirected {
         location: String,
@@ -119,9 +127,12 @@ pub(super) enum Fault {
         limit: usize,
     },
     Closed {
+        hop: Hop,
         how: &'static str,
     },
-    NotHttp,
+    NotHttp {
+        hop: Hop,
+    },
     BadUpgrade {
         why: String,
     },
@@ -282,6 +293,16 @@ redirect with a WebSocket (http for https)."
                 "In the page:".into(),
                 "new WebSocket(\"wss://\" + location.host + \"/…\")".into(),
             ),
+            Self::PlainToTls { proxy } => (
+                Hop::Upgrade,
+                "plain-to-tls",
+                "wootz speaks TLS where the proxy connects, and was spoken to in plain HTTP.".into(),
+                format!("{}: its rule has http or ws where it has to be https or wss", the(*proxy)),
+                "Install the rule for wootz as it is configured now, or give wootz an address without TLS for the \
+                 proxy, in wootz.toml:"
+                    .into(),
+                format!("{}\n\n[listen]\naddress = [\"0.0.0.0:8888\", \"plain:127.0.0.1:8889\"]", whole_rule(*proxy)),
+            ),
             Self::TlsSilent => (
                 Hop::Tls,
                 "tls-silent",
@@ -290,15 +311,15 @@ redirect with a WebSocket (http for https)."
                 "See its log, and how many files it may open:".into(),
                 "cat /proc/PID/limits".into(),
             ),
-            Self::TlsClosed => (
+            Self::TlsClosed { server } => (
                 Hop::Tls,
                 "tls-closed",
-                "The server ended the connection within the TLS handshake.".into(),
-                "the server that ends TLS: it may have no certificate for this name, or speak \
-another protocol on this port"
+                "The server ended the connection within the TLS handshake, without a word.".into(),
+                "the server that ends TLS: it may have no certificate for this name, refuse this address, or speak \
+                 another protocol on this port (wootz with listen.proxy_protocol = true takes proxies only)"
                     .into(),
-                "See its log of errors; what another client is told:".into(),
-                "openssl s_client -connect HOST:PORT -servername HOST".into(),
+                "Its log has the reason; what another client is told:".into(),
+                format!("openssl s_client -connect {server}"),
             ),
             Self::TlsFailed { why } => (
                 Hop::Tls,
@@ -342,7 +363,7 @@ that is your own authority: --ca FILE.)"
                 format!("The chain ends at \"{issuer}\", an authority that this machine does not know."),
                 "the server's certificate, which browsers refuse too unless they know that authority".into(),
                 "Use a certificate of a public authority; for one of your own, name it:".into(),
-                "wootz doctor --ca FILE …".into(),
+                "wootz doctor --ca FILE URL".into(),
             ),
             Self::SelfSigned { subject } => (
                 Hop::Tls,
@@ -350,7 +371,7 @@ that is your own authority: --ca FILE.)"
                 format!("The certificate for {subject} is signed by itself, so nobody vouches for it."),
                 "the server's certificate: browsers refuse it, for a WebSocket without a word".into(),
                 "Get one from an authority; or go on in spite of it, for this look only:".into(),
-                "certbot --nginx        (or --apache)\nwootz doctor --insecure …".into(),
+                "certbot --nginx        (or --apache)\nwootz doctor --insecure URL".into(),
             ),
             Self::Expired { date } => (
                 Hop::Tls,
@@ -379,15 +400,13 @@ that is your own authority: --ca FILE.)"
                 format!("Get a certificate that names {host}, and let the site of this name show it."),
                 format!("certbot --nginx -d {host}        (or --apache)"),
             ),
-            Self::BadCertificate { why } => (
+            Self::BadCertificate { why, server } => (
                 Hop::Tls,
                 "certificate-invalid",
                 format!("The certificate is not valid: {why}."),
                 "the server's certificate".into(),
                 "Get a new one; what this one says:".into(),
-                "openssl s_client -connect HOST:PORT -servername HOST </dev/null | openssl x509 \
--noout -text"
-                    .into(),
+                format!("openssl s_client -connect {server} </dev/null | openssl x509 -noout -text"),
             ),
             Self::Redirected { location, status } => (
                 Hop::Upgrade,
@@ -426,12 +445,13 @@ something before it passes on plain HTTP."
             Self::BackendDown { answer } => (
                 Hop::Upgrade,
                 "backend-down",
-                format!("The proxy can't reach wootz ({}).", answer.shown()),
+                format!("The proxy gets no answer from wootz ({}).", answer.shown()),
                 format!(
-                    "wootz, if it does not run; else {}: the address in its rule is not where wootz listens",
+                    "wootz, if it does not run; else {}: the address in its rule is not where wootz listens, or one \
+                     of the two speaks TLS or the PROXY protocol and the other does not",
                     the(answer.proxy())
                 ),
-                "Start wootz, and compare its address with the rule's:".into(),
+                "Start wootz, and compare its address with the rule for it:".into(),
                 format!("wootz status\n{}", whole_rule(answer.proxy())),
             ),
             Self::ProxyRefused { answer } => (
@@ -459,11 +479,11 @@ names the rule."
             Self::TooMany { answer } => (
                 Hop::Upgrade,
                 "too-many",
-                format!("There are too many connections from here ({}).", answer.shown()),
-                "a limit per address: of the proxy's, or wootz's own, which counts the proxy as \
-one where it does not know better"
+                format!("There are too many connections from this address ({}).", answer.shown()),
+                "a limit per address: of the proxy's, or wootz's own (limits.per_address, \
+                 limits.handshakes_per_second), which takes all browsers behind a proxy for one unless it is trusted"
                     .into(),
-                "In wootz.toml, for a proxy on the same machine:".into(),
+                "Raise the limit, or trust the proxy; in wootz.toml, for one on the same machine:".into(),
                 "[listen]\ntrusted_proxies = [\"127.0.0.1\"]".into(),
             ),
             Self::TooLarge { answer } => (
@@ -472,7 +492,9 @@ one where it does not know better"
                 format!("The header fields are too large ({}): mostly the cookies are.", answer.shown()),
                 "the page's cookies, or a limit that is too small for them".into(),
                 "Raise the limit that was hit:".into(),
-                "nginx:   large_client_header_buffers 4 32k;\nwootz:   limits.max_head = \"32KiB\"".into(),
+                "nginx:   large_client_header_buffers 4 32k;\nApache:  LimitRequestFieldSize 32768\n\
+                 wootz:   limits.max_head = \"32KiB\""
+                    .into(),
             ),
             Self::OtherPath { path } => (
                 Hop::Upgrade,
@@ -567,16 +589,18 @@ it can accept no connection (nofile)."
                 "Raise it, in wootz.service or in the shell that starts it:".into(),
                 "[Service]\nLimitNOFILE=65536\n\nulimit -n 65536".into(),
             ),
-            Self::Closed { how } => (
-                Hop::Upgrade,
+            Self::Closed { hop, how } => (
+                *hop,
                 "closed",
                 format!("The connection ended {how}, before any answer."),
-                "whoever listens there: it speaks another protocol, refuses this address, or has died".into(),
-                "Its log has the reason.".into(),
-                none(),
+                "whoever listens there: it speaks another protocol, refuses this address, or has died (wootz with \
+                 listen.proxy_protocol = true takes proxies only)"
+                    .into(),
+                "Its log has the reason; wootz's, for one:".into(),
+                "journalctl -u wootz -n 20".into(),
             ),
-            Self::NotHttp => (
-                Hop::Upgrade,
+            Self::NotHttp { hop } => (
+                *hop,
                 "not-http",
                 "What answers there is no HTTP.".into(),
                 "the port in the URL: another service listens there".into(),
@@ -616,7 +640,7 @@ than the browser asked for."
                 "wootz lets no guest in (401), and no cookie was sent.".into(),
                 "nobody, if only users shall connect: identity.guests = \"refuse\"".into(),
                 "Give the cookie of a user who is signed in, or let guests in:".into(),
-                "wootz doctor --cookie 'PHPSESSID=…' …\n\n[identity]\nguests = \"allow\"".into(),
+                "wootz doctor --cookie 'PHPSESSID=…' URL\n\n[identity]\nguests = \"allow\"".into(),
             ),
             Self::GuestRefused { cookie: Sent::Yes, .. } => (
                 Hop::Identity,
@@ -628,7 +652,7 @@ or names no user."
 (identity.guests = \"refuse\")"
                     .into(),
                 "See whether wootz itself accepts the cookie, without the proxy:".into(),
-                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::UserRefused { cookie, .. } => (
                 Hop::Identity,
@@ -642,7 +666,7 @@ or names no user."
                 "See whether wootz itself accepts it, without the proxy; wootz's log has the \
 application's reason:"
                     .into(),
-                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::CookieLost { proxy } => (
                 Hop::Identity,
@@ -688,7 +712,7 @@ the cookie is not forwarded."
                 format!("The connection ended {how}."),
                 "something between, or a wootz that died".into(),
                 "Compare with wootz itself:".into(),
-                "wootz doctor --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::NotWebSocket { hop, why } => (
                 *hop,
@@ -696,7 +720,7 @@ the cookie is not forwarded."
                 format!("What comes after the handshake is no WebSocket: {why}."),
                 "something between that adds or changes bytes, or a server that is none".into(),
                 "Compare with wootz itself:".into(),
-                "wootz doctor --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::ClosedByServer { hop, code, reason } => (
                 *hop,
