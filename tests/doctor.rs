@@ -89,7 +89,7 @@ fn fault_is_told_in_plain_words_with_the_lines_to_paste() {
         "\n  upgrade   FAILED  ",
         "400 Bad Request from nginx/",
         "\nBroken:   wootz got the request without \"Upgrade: websocket\"",
-        "(missing-upgrade).\n",
+        "passes on plain HTTP. [missing-upgrade]\n",
         "\nTo blame: the proxy, nginx, not wootz.\n",
         "\nChange:   Let it pass the upgrade on:\n\n    proxy_http_version 1.1;\n",
         "\n    wootz proxy nginx\n",
@@ -155,7 +155,8 @@ fn http_for_https_and_https_for_http_are_told_apart() {
     let ServerCertificate { key, chain, .. } = authority.server("localhost", Validity::Now);
 
     let proxy = tls_nginx(wootz.address(), &key, &chain);
-    broken(here, &ws(proxy.address()), &[], "tls-port");
+    let report = broken(here, &ws(proxy.address()), &[], "tls-port");
+    says(&report, "lines", &format!("new WebSocket(\"wss://{}/\")", proxy.address()));
     let lines =
         format!("SSLEngine on\nSSLCertificateFile {}\nSSLCertificateKeyFile {}", chain.display(), key.display());
     let proxy = apache("ssl socache_shmcb", "", &lines, "");
@@ -175,6 +176,7 @@ fn http_for_https_and_https_for_http_are_told_apart() {
     let proxy = nginx("", "", "return 301 https://example.com$request_uri;");
     let report = broken(here, &ws(proxy.address()), &[], "http-for-https");
     says(&report, "broken", "https://example.com/");
+    says(&report, "lines", "new WebSocket(\"wss://example.com/\")");
     let proxy = nginx("", "", "return 302 /login;");
     broken(here, &ws(proxy.address()), &[], "redirected");
 }

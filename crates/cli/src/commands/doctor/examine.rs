@@ -76,6 +76,9 @@ impl Visit<'_> {
                 return Ok(addresses);
             }
             Ok(_) => (Fault::NoSuchName { host, why: "no address in the answer".to_owned() }, "no address"),
+            Err(NameError::Failed(error)) if is_without_answer(&error) => {
+                (Fault::NameServerSilent { host }, "no answer")
+            }
             Err(NameError::Failed(error)) => {
                 let why = error.to_string().replace("failed to lookup address information: ", "");
                 (Fault::NoSuchName { host, why }, "no such name")
@@ -219,7 +222,7 @@ there, or fail.",
                 (Fault::BadUpgrade { why: error.to_string() }, "101, but not a right one".to_owned())
             }
             Handshake::Closed(_) | Handshake::NotHttp | Handshake::Silent if self.is_tls_port(address) => {
-                (Fault::TlsPort { address }, "no answer in plain HTTP".to_owned())
+                (self.tls_port(address), "no answer in plain HTTP".to_owned())
             }
             Handshake::Closed(how) => (Fault::Closed { hop: Hop::Upgrade, how }, format!("ended {how}")),
             Handshake::NotHttp => (Fault::NotHttp { hop: Hop::Upgrade }, "no HTTP".to_owned()),
@@ -238,6 +241,11 @@ there, or fail.",
         }
         report.failed(hop, started.elapsed(), seen);
         Err(fault)
+    }
+
+    fn tls_port(&self, address: SocketAddr) -> Fault {
+        let right = Target { scheme: Scheme::Tls, ..self.target.clone() };
+        Fault::TlsPort { address, url: right.to_string() }
     }
 
     fn is_tls_port(&self, address: SocketAddr) -> bool {
@@ -265,7 +273,7 @@ there, or fail.",
         }
         let plain = self.target.scheme == Scheme::Plain;
         if plain && (answer.asks_for_tls() || (answer.status == 400 && self.is_tls_port(address))) {
-            return Fault::TlsPort { address };
+            return self.tls_port(address);
         }
         let answer = answer.clone();
         match (answer.status, answer.field("location")) {
@@ -299,7 +307,7 @@ there, or fail.",
             FromWootz::UserRefused => Fault::UserRefused { cookie, proxy },
             FromWootz::Unavailable => Fault::Unavailable,
             FromWootz::TooSlow => Fault::TooSlow { proxy },
-            FromWootz::SpeaksTls if self.is_tls_port(address) => Fault::TlsPort { address },
+            FromWootz::SpeaksTls if self.is_tls_port(address) => self.tls_port(address),
             FromWootz::SpeaksTls => Fault::PlainToTls { proxy },
         }
     }
@@ -431,6 +439,11 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// Whether no name server gave an answer (`EAI_AGAIN`), which says nothing about the name. Only its words tell.
+fn is_without_answer(error: &std::io::Error) -> bool {
+    error.to_string().contains("Temporary failure in name resolution")
+}
+
 /// What is wrong with a certificate, without the words that every such error begins with.
 fn reason(error: &rustls::Error) -> String {
     match error {
@@ -448,4 +461,18 @@ fn without_number(error: &std::io::Error) -> String {
 /// Without what moves the cursor.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::is_without_answer;
+
+    #[test]
+    fn a_name_server_that_gave_up_says_nothing_about_the_name() {
+        let error = |words: &str| Error::other(format!("failed to lookup address information: {words}"));
+        assert!(is_without_answer(&error("Temporary failure in name resolution")));
+        assert!(!is_without_answer(&error("Name or service not known")));
+    }
 }

@@ -32,9 +32,10 @@ pub(super) enum Fault {
     PlainPort {
         address: SocketAddr,
     },
-    /// `ws` to a port that speaks TLS.
+    /// `ws` to a port that speaks TLS; the URL is the right one.
     TlsPort {
         address: SocketAddr,
+        url: String,
     },
     /// `ws` where the web server sends everybody to `https`.
     HttpForHttps {
@@ -272,26 +273,26 @@ impl Fault {
 configured for this port"
                     .into(),
                 "Ask without TLS (ws://), or let the web server speak TLS there:".into(),
-                "nginx:   listen 443 ssl;\nApache:  SSLEngine on".into(),
+                "nginx:   listen 443 ssl;\nApache:  SSLEngine on\nwootz:   [tls] cert and key in wootz.toml".into(),
             ),
-            Self::TlsPort { address } => (
+            Self::TlsPort { address, url } => (
                 Hop::Upgrade,
                 "tls-port",
-                format!("{address} speaks TLS, and was spoken to in plain HTTP (http for https)."),
+                format!("{address} speaks TLS, and was spoken to in plain HTTP: http for https."),
                 "the URL: ws or http where it has to be wss or https".into(),
                 "In the page:".into(),
-                "new WebSocket(\"wss://\" + location.host + \"/…\")".into(),
+                format!("new WebSocket({url:?})"),
             ),
             Self::HttpForHttps { location } => (
                 Hop::Upgrade,
                 "http-for-https",
                 format!(
-                    "The web server sends everybody on to {location}, and no browser follows a \
-redirect with a WebSocket (http for https)."
+                    "The web server sends everybody on to {location}, and no browser follows a redirect with a \
+                     WebSocket: http for https."
                 ),
                 "the URL: ws or http where it has to be wss or https".into(),
                 "In the page:".into(),
-                "new WebSocket(\"wss://\" + location.host + \"/…\")".into(),
+                format!("new WebSocket({:?})", location.replacen("https://", "wss://", 1)),
             ),
             Self::PlainToTls { proxy } => (
                 Hop::Upgrade,
@@ -369,7 +370,7 @@ that is your own authority: --ca FILE.)"
                 Hop::Tls,
                 "self-signed",
                 format!("The certificate for {subject} is signed by itself, so nobody vouches for it."),
-                "the server's certificate: browsers refuse it, for a WebSocket without a word".into(),
+                "the server's certificate: browsers refuse it, and for a WebSocket they do not even ask".into(),
                 "Get one from an authority; or go on in spite of it, for this look only:".into(),
                 "certbot --nginx        (or --apache)\nwootz doctor --insecure URL".into(),
             ),
@@ -500,8 +501,7 @@ names the rule."
                 Hop::Upgrade,
                 "wrong-path",
                 format!(
-                    "wootz was reached, but serves no WebSocket at the path that it was asked for \
-({path}, or what the proxy made of it)."
+                    "wootz was reached, but serves no WebSocket at {path}, or at what the proxy made of that path."
                 ),
                 "the path in the URL, a proxy that rewrites it, or listen.path".into(),
                 "Make them agree. In wootz.toml:".into(),
@@ -518,7 +518,7 @@ names the rule."
             Self::Unavailable => (
                 Hop::Identity,
                 "unavailable",
-                "wootz was reached, but takes no connection now (503).".into(),
+                "wootz was reached, but says that it takes no connection now (503).".into(),
                 "wootz if it is shutting down or full; else the application, which could not say \
 who this is"
                     .into(),
@@ -574,7 +574,7 @@ waits for the end of an answer that has none."
                 Hop::Upgrade,
                 "silent",
                 "The connection was taken, but no request on it is answered.".into(),
-                "whoever listens there: it hangs, is overloaded, or can open no more files (nofile)".into(),
+                "whoever listens there: it hangs, is overloaded, or can open no more files".into(),
                 "On its machine, compare the limit with what is open:".into(),
                 "grep 'open files' /proc/$(pidof wootz)/limits; ls /proc/$(pidof wootz)/fd | wc -l".into(),
             ),
@@ -583,7 +583,7 @@ waits for the end of an answer that has none."
                 "nofile",
                 format!(
                     "wootz (process {pid} on this machine) has {used} of at most {limit} files open: \
-it can accept no connection (nofile)."
+it can accept no connection."
                 ),
                 "the limit of open files that wootz was started with".into(),
                 "Raise it, in wootz.service or in the shell that starts it:".into(),
