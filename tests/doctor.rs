@@ -4,83 +4,16 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Output;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-use serde_json::Value;
 use support::authority::{Authority, ServerCertificate, Validity};
 use support::daemon::free_address;
-use support::proxies::{Proxy, apache, caddy, haproxy, nginx};
-use support::{Setup, Wootz, wait_until, wootz};
+use support::doctor::{broken, doctor, echo, examine, nginx_to, says, tls_nginx, ws, wss};
+use support::proxies::{apache, caddy, haproxy, nginx};
+use support::{Setup, Wootz, wait_until};
 
 /// The modules that Apache's rules need.
 const MODULES: &str = "rewrite proxy proxy_http proxy_wstunnel headers";
-
-fn echo() -> Wootz {
-    Setup::sh("echo \"$HTTP_COOKIE|$(cat)\"").start()
-}
-
-/// Runs the doctor in a directory, which is where it looks for a control socket.
-fn doctor(directory: &Path, url: &str, arguments: &[&str]) -> Output {
-    wootz(directory).args(["doctor", url]).args(arguments).output().expect("the wootz binary")
-}
-
-/// What the doctor says as JSON, and its exit code with it.
-fn examine(directory: &Path, url: &str, arguments: &[&str]) -> Value {
-    let output = doctor(directory, url, &[arguments, &["--json"]].concat());
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let report: Value =
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}: {:?}", output.stderr));
-    assert_eq!(output.status.code(), Some(if report["works"] == true { 0 } else { 1 }), "{report}");
-    report
-}
-
-/// The report of a way that has to be broken in this way.
-fn broken(directory: &Path, url: &str, arguments: &[&str], name: &str) -> Value {
-    let report = examine(directory, url, arguments);
-    assert_eq!(report["fault"]["name"], name, "{report:#}");
-    let failed: Vec<&Value> =
-        report["hops"].as_array().expect("hops").iter().filter(|hop| hop["ok"] == false).collect();
-    assert_eq!(failed.len(), 1, "{report:#}");
-    report
-}
-
-/// Whether a part of the fault's text has this.
-fn says(report: &Value, part: &str, text: &str) {
-    let said = match &report["fault"][part] {
-        Value::Array(lines) => lines.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n"),
-        other => other.as_str().unwrap_or_default().to_owned(),
-    };
-    assert!(said.contains(text), "{part} does not say {text:?}: {report:#}");
-}
-
-fn ws(address: SocketAddr) -> String {
-    format!("ws://{address}/")
-}
-
-/// The same port under a name that certificates can have.
-fn wss(address: SocketAddr) -> String {
-    format!("wss://localhost:{}/", address.port())
-}
-
-/// nginx with a right rule for a back end, but for what is added to it.
-fn nginx_to(back: SocketAddr, http: &str, listen: &str, more: &str) -> Proxy {
-    let rule = format!(
-        "location / {{\nproxy_pass http://{back};\nproxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\n\
-         proxy_set_header Connection upgrade;\nproxy_set_header Host $http_host;\n{more}\n}}"
-    );
-    nginx(http, listen, &rule)
-}
-
-fn tls_nginx(back: SocketAddr, key: &Path, certificate: &Path) -> Proxy {
-    let lines = format!(
-        "ssl_protocols TLSv1.2 TLSv1.3;\nssl_certificate {};\nssl_certificate_key {};",
-        certificate.display(),
-        key.display()
-    );
-    nginx_to(back, &lines, "ssl", "")
-}
 
 #[test]
 fn way_that_works_is_told_hop_by_hop() {
@@ -156,7 +89,7 @@ fn fault_is_told_in_plain_words_with_the_lines_to_paste() {
         "\n  upgrade   FAILED  ",
         "400 Bad Request from nginx/",
         "\nBroken:   wootz got the request without \"Upgrade: websocket\"",
-        "(missing-upgrade).\n",
+        "passes on plain HTTP. [missing-upgrade]\n",
         "\nTo blame: the proxy, nginx, not wootz.\n",
         "\nChange:   Let it pass the upgrade on:\n\n    proxy_http_version 1.1;\n",
         "\n    wootz proxy nginx\n",
@@ -222,7 +155,8 @@ fn http_for_https_and_https_for_http_are_told_apart() {
     let ServerCertificate { key, chain, .. } = authority.server("localhost", Validity::Now);
 
     let proxy = tls_nginx(wootz.address(), &key, &chain);
-    broken(here, &ws(proxy.address()), &[], "tls-port");
+    let report = broken(here, &ws(proxy.address()), &[], "tls-port");
+    says(&report, "lines", &format!("new WebSocket(\"wss://{}/\")", proxy.address()));
     let lines =
         format!("SSLEngine on\nSSLCertificateFile {}\nSSLCertificateKeyFile {}", chain.display(), key.display());
     let proxy = apache("ssl socache_shmcb", "", &lines, "");
@@ -242,6 +176,7 @@ fn http_for_https_and_https_for_http_are_told_apart() {
     let proxy = nginx("", "", "return 301 https://example.com$request_uri;");
     let report = broken(here, &ws(proxy.address()), &[], "http-for-https");
     says(&report, "broken", "https://example.com/");
+    says(&report, "lines", "new WebSocket(\"wss://example.com/\")");
     let proxy = nginx("", "", "return 302 /login;");
     broken(here, &ws(proxy.address()), &[], "redirected");
 }

@@ -8,16 +8,21 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use support::authority::{Authority, ServerCertificate, Validity};
 use support::client::Client;
 use support::proxies::{Proxy, apache, caddy, haproxy, nginx, socket_directory};
-use support::raw::{PING, PONG, Raw, frame};
+use support::raw::{PING, PONG, Raw, frame, text};
 use support::{Setup, Wootz};
+use tempfile::TempDir;
 
 /// What the idle limit of a web server is lowered to.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The browser's headers, the message's URI and its body.
-const APPLICATION: &str = r#"echo "$HTTP_X_FORWARDED_FOR|$HTTP_COOKIE|$REQUEST_URI|$(cat)""#;
+/// A browser that is not on the address of the proxies.
+const BROWSER: [u8; 4] = [127, 0, 0, 2];
+
+/// Whom wootz sees, the browser's headers, the message's URI and its body.
+const APPLICATION: &str = r#"echo "$REMOTE_ADDR|$HTTP_X_FORWARDED_FOR|$HTTP_COOKIE|$REQUEST_URI|$(cat)""#;
 
 /// Starts a web server around a snippet.
 type Install = fn(&str) -> Proxy;
@@ -26,9 +31,62 @@ fn wootz(ping_interval: &str, path: &str) -> Wootz {
     setup(ping_interval, path).start()
 }
 
+/// Behind proxies on one address of the machine.
 fn setup(ping_interval: &str, path: &str) -> Setup {
     let setup = Setup::sh(APPLICATION).setting("limits.ping_interval", format!("{ping_interval:?}"));
-    setup.setting("listen.path", format!("{path:?}"))
+    setup.setting("listen.path", format!("{path:?}")).setting("listen.trusted_proxies", "[\"127.0.0.1\"]")
+}
+
+/// How a web server reaches wootz.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Tcp,
+    Unix,
+    Tls,
+    /// With a certificate that the web server checks.
+    CheckedTls,
+}
+
+/// A wootz that listens so, and the snippet for it.
+struct Behind {
+    wootz: Wootz,
+    snippet: String,
+    _files: (TempDir, Authority),
+}
+
+impl Behind {
+    fn start(setup: Setup, way: Way, arguments: &[&str]) -> Self {
+        let (directory, authority) = (socket_directory(), Authority::new("Test"));
+        let socket = format!("unix:{}", directory.path().join("wootz.ws").display());
+        let setup = match way {
+            Way::Tcp => setup,
+            // The workers of a web server are somebody else.
+            Way::Unix => setup
+                .setting("listen.address", format!("[\"127.0.0.1:0\", {socket:?}]"))
+                .setting("listen.unix_mode", "\"0666\""),
+            Way::Tls | Way::CheckedTls => {
+                let ServerCertificate { key, chain, .. } = authority.server("localhost", Validity::Now);
+                setup.setting("tls.cert", format!("{chain:?}")).setting("tls.key", format!("{key:?}"))
+            }
+        };
+        let wootz = setup.start();
+        let listen = match way {
+            Way::Unix => socket,
+            Way::Tcp | Way::Tls | Way::CheckedTls => wootz.address().to_string(),
+        };
+        let root = directory.path().join("root.pem");
+        std::fs::copy(authority.root(), &root).expect("a file");
+        let root = root.to_str().expect("UTF-8");
+        // Apache checks for the host that it connects to, which the others need not have.
+        let named = format!("localhost:{}", wootz.address().port());
+        let check = match (way, arguments[0]) {
+            (Way::Tcp | Way::Unix | Way::Tls, _) => vec![],
+            (Way::CheckedTls, "apache") => vec!["--to", &named, "--ca", root],
+            (Way::CheckedTls, _) => vec!["--tls-name", "localhost", "--ca", root],
+        };
+        let snippet = snippet_for(&wootz, &[arguments, &check].concat(), &listen);
+        Self { wootz, snippet, _files: (directory, authority) }
+    }
 }
 
 /// What `wootz proxy` prints for the configuration of this server, which listens on the port that it was given.
@@ -48,12 +106,9 @@ fn carries(address: SocketAddr, wootz: &Wootz, path: &str) {
     let origin = format!("http://{address}");
     let fields = [("Origin", origin.as_str()), ("Cookie", "PHPSESSID=abc"), ("X-Forwarded-For", "203.0.113.7")];
     let mut client = Client::connect(address, &target, &fields);
-    let reply = client.ask("/cart?x=1");
-    let (forwarded, rest) = reply.split_once('|').expect("four parts");
-    assert_eq!(rest, "PHPSESSID=abc|/cart?x=1|/cart?x=1");
-    // Whatever a browser claims stands to the left of what the web server saw.
-    assert_eq!(forwarded.rsplit(',').next().map(str::trim), Some("127.0.0.1"), "{forwarded}");
-    assert_eq!(client.ask("two words").split_once('|').expect("parts").1, format!("PHPSESSID=abc|{target}|two words"));
+    let said = |reply: String| reply.splitn(3, '|').nth(2).expect("five parts").to_owned();
+    assert_eq!(said(client.ask("/cart?x=1")), "PHPSESSID=abc|/cart?x=1|/cart?x=1");
+    assert_eq!(said(client.ask("two words")), format!("PHPSESSID=abc|{target}|two words"));
     let long = "x".repeat(100_000) + " ";
     assert!(client.ask(&long).ends_with(&format!("|{long}")));
     wootz.push("pushed\n");
@@ -64,6 +119,22 @@ fn carries(address: SocketAddr, wootz: &Wootz, path: &str) {
         panic!("a page of another host was let in")
     };
     assert_eq!(refusal.status(), 403);
+}
+
+/// The browser's address arrives, and whatever a browser claims to be does not.
+fn tells_who_the_browser_is(address: SocketAddr, path: &str) {
+    for forged in
+        ["", "X-Forwarded-For: 203.0.113.7\r\n", "X-Forwarded-For: 127.0.0.1\r\n", "Forwarded: for=1.1.1.1\r\n"]
+    {
+        let mut raw = Raw::connect_from(BROWSER, address);
+        raw.shake_hands(path, forged);
+        raw.write(text("who?"));
+        let reply = after_pings(&mut raw);
+        let [seen, forwarded] = reply.splitn(3, '|').take(2).collect::<Vec<_>>()[..] else { panic!("{reply}") };
+        assert_eq!(seen, "127.0.0.2", "{forged} {reply}");
+        // What was claimed stands to the left of what the web server saw, if anywhere.
+        assert_eq!(forwarded.rsplit(',').next().map(str::trim), Some("127.0.0.2"), "{forged} {reply}");
+    }
 }
 
 fn leaves_pages_alone(address: SocketAddr) {
@@ -81,13 +152,18 @@ fn pings_keep(address: SocketAddr, path: &str) {
         assert_eq!(ping.first, PING, "{ping:?}");
         raw.write(frame(PONG, ping.payload));
     }
-    raw.write(support::raw::text("ping"));
+    raw.write(text("ping"));
+    assert_eq!(after_pings(&mut raw), "pong");
+}
+
+/// The next message.
+fn after_pings(raw: &mut Raw) -> String {
     loop {
         let frame = raw.frame();
         if frame.first != PING {
-            assert_eq!(frame.text(), "pong");
-            return;
+            return frame.text().to_owned();
         }
+        raw.write(self::frame(PONG, frame.payload));
     }
 }
 
@@ -99,20 +175,31 @@ fn silence_is_cut(address: SocketAddr, path: &str) {
     assert!(opened.elapsed() > LIMIT / 2, "cut after {:?}, which is no idle limit", opened.elapsed());
 }
 
-/// The whole promise of a snippet, to a TCP and to a Unix socket.
+/// The whole promise of a snippet, whichever way wootz is reached.
 fn works(arguments: &[&str], path: &str, install: Install) {
-    let wootz = wootz("300ms", path);
-    let proxy = install(&snippet(&wootz, arguments));
-    carries(proxy.address(), &wootz, path);
-    pings_keep(proxy.address(), path);
-    let directory = socket_directory();
-    let socket = format!("unix:{}", directory.path().join("wootz.ws").display());
-    let addresses = format!("[\"127.0.0.1:0\", {socket:?}]");
-    // The workers of a web server are somebody else.
-    let wootz =
-        setup("300ms", path).setting("listen.address", addresses).setting("listen.unix_mode", "\"0666\"").start();
-    let proxy = install(&snippet_for(&wootz, arguments, &socket));
-    carries(proxy.address(), &wootz, path);
+    works_by(&[Way::Tcp, Way::Unix], arguments, path, install, || setup("300ms", path));
+}
+
+/// The same behind TLS of wootz's own.
+fn works_with_tls(arguments: &[&str], path: &str, install: Install) {
+    works_by(&[Way::Tls, Way::CheckedTls], arguments, path, install, || setup("300ms", path));
+}
+
+fn works_by(ways: &[Way], arguments: &[&str], path: &str, install: Install, setup: impl Fn() -> Setup) {
+    // Silence takes its time, so they are silent together.
+    std::thread::scope(|scope| {
+        for way in ways {
+            let setup = setup();
+            scope.spawn(move || {
+                let Behind { wootz, snippet, _files } = Behind::start(setup, *way, arguments);
+                let proxy = install(&snippet);
+                tells_who_the_browser_is(proxy.address(), path);
+                pings_keep(proxy.address(), path);
+                // Last, because its push reaches everybody, also who comes a moment later.
+                carries(proxy.address(), &wootz, path);
+            });
+        }
+    });
 }
 
 fn is_cut_without_pings(arguments: &[&str], path: &str, install: Install) {
@@ -195,6 +282,58 @@ fn caddy_carries_a_whole_site_and_cuts_nothing() {
 }
 
 #[test]
+fn apache_reaches_a_wootz_that_speaks_tls_by_each_of_its_forms() {
+    works_with_tls(&["apache"], "/", in_virtual_host);
+    works_with_tls(&["apache", "--for", "proxypass"], "/live", in_virtual_host);
+    works_with_tls(&["apache", "--for", "wstunnel"], "/live", in_virtual_host);
+}
+
+#[test]
+fn nginx_reaches_a_wootz_that_speaks_tls() {
+    works_with_tls(&["nginx"], "/", in_nginx);
+}
+
+#[test]
+fn caddy_reaches_a_wootz_that_speaks_tls() {
+    works_with_tls(&["caddy"], "/", in_caddy);
+}
+
+#[test]
+fn haproxy_reaches_a_wootz_that_speaks_tls() {
+    works_with_tls(&["haproxy"], "/", in_haproxy);
+}
+
+#[test]
+fn haproxy_tells_the_browser_by_the_proxy_protocol_on_every_way() {
+    let ways = [Way::Tcp, Way::Unix, Way::Tls, Way::CheckedTls];
+    let setup = || setup("300ms", "/live").setting("listen.proxy_protocol", "true");
+    works_by(&ways, &["haproxy"], "/live", in_haproxy, setup);
+}
+
+/// The web server answers itself where wootz shows a certificate that is not for the name, or not by the authority.
+#[test]
+fn certificate_that_is_not_wootzs_is_refused_by_every_proxy_that_checks_it() {
+    let cases: [(&[&str], Install); 4] =
+        [(&["apache"], in_virtual_host), (&["nginx"], in_nginx), (&["caddy"], in_caddy), (&["haproxy"], in_haproxy)];
+    let stranger = Authority::new("Test");
+    for (arguments, install) in cases {
+        let Behind { wootz, snippet, _files: (_directory, own) } =
+            Behind::start(setup("25s", "/"), Way::CheckedTls, arguments);
+        for (authority, name) in [(&own, "other.example"), (&stranger, "localhost")] {
+            let ServerCertificate { key, chain, .. } = authority.server(name, Validity::Now);
+            let tls = format!("tls.cert = {chain:?}\ntls.key = {key:?}");
+            let impostor = setup("25s", "/").settings(&tls).start();
+            let [right, wrong] = [wootz.address(), impostor.address()].map(|address| format!(":{}", address.port()));
+            let proxy = install(&snippet.replace(&right, &wrong));
+            let Err(answer) = Client::try_connect(proxy.address(), "/", &[]) else {
+                panic!("{arguments:?} believes {name}")
+            };
+            assert!(answer.status().is_server_error(), "{arguments:?} {name}: {answer:?}");
+        }
+    }
+}
+
+#[test]
 fn one_path_is_taken_and_its_neighbour_and_every_page_are_left_alone() {
     let wootz = wootz("25s", "/live.v2");
     let cases: [(&[&str], Install); 6] = [
@@ -264,10 +403,36 @@ fn snippet_is_all_that_is_printed_and_what_can_be_no_snippet_is_refused() {
     assert!(text(&["--to", "10.0.0.5:80"]).contains("with the address that nginx connects from"));
 
     // Where wootz speaks TLS itself, a proxy gets the address that does not.
-    let addresses = "listen.address=127.0.0.1:443,plain:127.0.0.1:8889";
-    let both = ["proxy", "nginx", "--set", "tls.cert=a", "--set", "tls.key=b", "--set", addresses];
-    let printed = String::from_utf8(wootz.run(&both).stdout).expect("UTF-8");
-    assert!(printed.contains("http://127.0.0.1:8889"), "{printed}");
+    let tls = ["--set", "tls.cert=a", "--set", "tls.key=b", "--set"];
+    let printed = |addresses: &str, arguments: &[&str]| {
+        let addresses = format!("listen.address={addresses}");
+        let output = wootz.run(&[&["proxy", "nginx"], &tls[..], &[&addresses], arguments].concat());
+        assert!(output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    for (addresses, url) in [
+        ("127.0.0.1:443,plain:127.0.0.1:8889", "http://127.0.0.1:8889;"),
+        ("127.0.0.1:443,unix:/run/wootz.ws", "http://unix:/run/wootz.ws;"),
+    ] {
+        let text = printed(addresses, &[]);
+        assert!(text.contains(url) && !text.contains("https"), "{text}");
+        let why = "# wootz speaks TLS too; its address without TLS is taken, since nothing leaves this machine.\n";
+        assert!(text.contains(why), "{text}");
+    }
+    let plain_elsewhere = printed("127.0.0.1:443,plain:10.0.0.5:8889", &[]);
+    assert!(plain_elsewhere.contains("Have nobody between who could listen."), "{plain_elsewhere}");
+    let unchecked = printed("0.0.0.0:443", &[]);
+    assert!(unchecked.contains("https://127.0.0.1:443;") && !unchecked.contains("proxy_ssl"), "{unchecked}");
+    assert!(unchecked.contains("its certificate is not checked (--tls-name NAME does so)"), "{unchecked}");
+    // Beyond this machine it is checked, by the public authorities where no others are named.
+    for text in
+        [printed("10.0.0.5:443", &["--tls-name", "example.com"]), printed("10.0.0.5:443", &["--to", "example.com:443"])]
+    {
+        for line in ["proxy_ssl_name example.com;", "proxy_ssl_verify on;", "/etc/ssl/certs/ca-certificates.crt;"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+    assert!(printed("127.0.0.1:443", &["--to", "plain:10.0.0.5:80"]).contains("http://10.0.0.5:80;"));
 
     for (arguments, why) in [
         (&["unknown"][..], "[possible values: apache, nginx, caddy, haproxy]"),
@@ -275,10 +440,22 @@ fn snippet_is_all_that_is_printed_and_what_can_be_no_snippet_is_refused() {
         (&["apache", "--for", "unknown"], "[possible values: htaccess, proxypass, wstunnel]"),
         (&["nginx", "--listen", "127.0.0.1:0"], "--listen: listen.address takes any free port"),
         (
-            &["nginx", "--listen", "127.0.0.1:443", "--set", "tls.cert=a", "--set", "tls.key=b"],
-            "--listen: listen.address has none without TLS for a proxy",
+            &["nginx", "--listen", "10.0.0.5:443", "--set", "tls.cert=a", "--set", "tls.key=b"],
+            "--listen: this is TLS to a certificate that has to be checked, and that is for a name: --to NAME:PORT",
         ),
-        (&["nginx", "--to", "unix:relative"], "--to: is host:port or unix:/path"),
+        (
+            &["nginx", "--ca", "a.pem", "--listen", "127.0.0.1:80"],
+            "--ca: is for a certificate, and there is no TLS where the proxy connects",
+        ),
+        (&["nginx", "--tls-name", "10.0.0.5"], "--tls-name: is a host name"),
+        (&["apache", "--tls-name", "example.com"], "--tls-name: can't be told to Apache"),
+        (
+            &["apache", "--set", "listen.proxy_protocol=true"],
+            "--set: listen.proxy_protocol = true wants a PROXY header",
+        ),
+        (&["nginx", "--set", "listen.proxy_protocol=true"], "nginx sends one from its stream module only"),
+        (&["caddy", "--set", "listen.proxy_protocol=true"], "or take HAProxy (wootz proxy haproxy)"),
+        (&["nginx", "--to", "unix:relative"], "--to: is host:port, plain:host:port or unix:/path"),
         (&["nginx", "--listen", "127.0.0.1:80", "--set", "listen.path=/a b"], "--set: listen.path "),
     ] {
         let output = wootz.run(&[&["proxy"], arguments].concat());

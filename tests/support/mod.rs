@@ -9,6 +9,7 @@ pub mod api;
 pub mod authority;
 pub mod client;
 pub mod daemon;
+pub mod doctor;
 mod log;
 pub mod process;
 pub mod proxies;

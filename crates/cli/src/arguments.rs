@@ -163,7 +163,20 @@ fn proxy() -> Command {
             Arg::new("to")
                 .long("to")
                 .value_name("ADDR")
-                .help("host:port or unix:/path at which the proxy reaches wootz, where it is not listen.address"),
+                .help("host:port, plain:host:port (without TLS) or unix:/path at which the proxy reaches wootz, where it is not listen.address"),
+        )
+        .arg(
+            Arg::new("tls-name")
+                .long("tls-name")
+                .value_name("NAME")
+                .help("The host that wootz's certificate is for, where the proxy shall check that and --to is an address"),
+        )
+        .arg(
+            Arg::new("ca")
+                .long("ca")
+                .value_name("FILE")
+                .value_parser(PathBufValueParser::new())
+                .help("Authorities by which the proxy checks wootz's certificate, where it is none of the public ones (PEM)"),
         )
         .arg(file_argument())
         .arg(named("listen.address").expect("the address has a flag"))

@@ -112,10 +112,6 @@ const fn row(key: &'static str, kind: Kind, default: &'static str, help: &'stati
     Row { key, kind, default, flag: None, only: &[], provider: None, secret: Secret::Nothing, help, why }
 }
 
-const fn choice(now: &'static [&'static str], later: &'static [&'static str]) -> Kind {
-    Kind::Choice { now, later }
-}
-
 const UNLIMITED: Zero = Zero::Means("not limited");
 
 const AS_LONG_AS_THE_CALL: Zero = Zero::Means("as long as the call may take");
@@ -203,7 +199,7 @@ pub(crate) static TABLE: &[Row] = &[
     ),
     row(
         "listen.forwarded_header",
-        choice(&["either", "x-forwarded-for", "forwarded"], &[]),
+        Kind::Choice(&["either", "x-forwarded-for", "forwarded"]),
         r#""either""#,
         "Header field in which they tell it; either reads X-Forwarded-For, and Forwarded (RFC 7239) where a request has none, never a mix",
         "Nearly all proxies write X-Forwarded-For; name the other for one that writes only Forwarded, since it may hand on what a browser wrote into the first.",
@@ -240,14 +236,14 @@ pub(crate) static TABLE: &[Row] = &[
     ),
     row(
         "identity.provider",
-        choice(&["session", "application", "jwt", "none"], &[]),
+        Kind::Choice(&["session", "application", "jwt", "none"]),
         r#""session""#,
         "Who says which user a browser is: the site's own session, the application in a call before the handshake is answered, a signed token, or nobody",
         "The browser has the site's cookie already. Where nothing is set and this machine has no directory of PHP's sessions, it is none.",
     ),
     row(
         "identity.guests",
-        choice(&["allow", "refuse"], &[]),
+        Kind::Choice(&["allow", "refuse"]),
         r#""allow""#,
         "Whether a browser that is nobody may connect; refused ones get 401",
         "A first try works without a login.",
@@ -279,7 +275,7 @@ pub(crate) static TABLE: &[Row] = &[
     .provider("session"),
     row(
         "identity.user_change",
-        choice(&["close", "move"], &[]),
+        Kind::Choice(&["close", "move"]),
         r#""close""#,
         "What happens to an open connection whose session has another user: closed with 4401, or it goes on as the new one",
         "The page of the old user is best loaded again.",
@@ -304,7 +300,7 @@ pub(crate) static TABLE: &[Row] = &[
     .provider("session"),
     row(
         "identity.session.serializer",
-        choice(&["auto", "php", "php_serialize", "php_binary", "json"], &[]),
+        Kind::Choice(&["auto", "php", "php_serialize", "php_binary", "json"]),
         r#""auto""#,
         "How the data of a session are written (session.serialize_handler)",
         "PHP's formats can be told apart.",
@@ -408,7 +404,7 @@ pub(crate) static TABLE: &[Row] = &[
     .provider("jwt"),
     row(
         "application.runner",
-        choice(&["exec", "fastcgi", "http"], &[]),
+        Kind::Choice(&["exec", "fastcgi", "http"]),
         r#""exec""#,
         "How the application is run: exec starts one fresh process for each call, fastcgi asks a FastCGI server or kept workers, http asks an HTTP server",
         "Any program will do, and no call can harm another.",
@@ -457,21 +453,21 @@ pub(crate) static TABLE: &[Row] = &[
     .only(OWN_PROCESSES),
     row(
         "application.message",
-        choice(&["uri", "body"], &[]),
+        Kind::Choice(&["uri", "body"]),
         r#""uri""#,
         "Whether a text message that looks like one is the request's URI, or every message is only the body",
         "`/cart?x=1` sent by the browser then reaches the application's own routes.",
     ),
     row(
         "application.reply",
-        choice(&["whole", "lines", "stream"], &[]),
+        Kind::Choice(&["whole", "lines", "stream"]),
         r#""whole""#,
         "What one reply is: all that a call prints, each line at once, or each flush at once",
         "A call that fails half-way then sends nothing.",
     ),
     row(
         "application.frame",
-        choice(&["auto", "text", "binary"], &[]),
+        Kind::Choice(&["auto", "text", "binary"]),
         r#""auto""#,
         "Type of a reply; auto sends valid UTF-8 as text and all else as binary",
         "What the application prints decides.",
@@ -739,7 +735,7 @@ pub(crate) static TABLE: &[Row] = &[
     ),
     row(
         "pipes.framing",
-        choice(&["lines", "carbonphp", "length"], &[]),
+        Kind::Choice(&["lines", "carbonphp", "length"]),
         r#""lines""#,
         "Where a record ends: at a newline, at CarbonPHP's own mark, or after a length (4 bytes, big-endian)",
         "`printf` and `echo` write lines.",
@@ -922,14 +918,14 @@ pub(crate) static TABLE: &[Row] = &[
     ),
     row(
         "log.level",
-        choice(&["error", "warn", "info", "debug", "trace"], &[]),
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
         r#""info""#,
         "Least important thing that is logged",
         "What an operator reads; with --dev it is debug.",
     ),
     row(
         "log.format",
-        choice(&["text", "json"], &[]),
+        Kind::Choice(&["text", "json"]),
         r#""text""#,
         "Form of a log line: for people, or one JSON object each",
         "People read it first.",

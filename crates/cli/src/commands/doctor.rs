@@ -128,6 +128,8 @@ fn look_around(matches: &ArgMatches, report: &mut Report) {
         Some(
             Fault::Silent
             | Fault::TlsSilent
+            | Fault::TlsClosed { .. }
+            | Fault::PlainToTls { .. }
             | Fault::TcpSilent { .. }
             | Fault::Closed { .. }
             | Fault::BackendDown { .. }

@@ -113,8 +113,8 @@ fn every_setting_means_something_to_the_ways_that_it_is_for_and_to_no_other() {
 #[test]
 fn every_choice_is_understood() {
     for row in TABLE.iter().filter(|row| row.key != "application.runner") {
-        let Kind::Choice { now, .. } = row.kind else { continue };
-        for word in now.iter().filter(|word| **word != "jwt") {
+        let Kind::Choice(words) = row.kind else { continue };
+        for word in words.iter().filter(|word| **word != "jwt") {
             let provider = format!("identity.provider={}", row.provider.unwrap_or("none"));
             fine(&[&provider, &format!("{}={word}", row.key)]);
         }

@@ -40,7 +40,7 @@ fn another(row: &Row) -> String {
         Kind::Duration(_) => r#""77s""#.to_owned(),
         Kind::Size(_) => r#""77KiB""#.to_owned(),
         Kind::Text | Kind::Path => r#""/a \"b\" \\ é""#.to_owned(),
-        Kind::Choice { now, .. } => format!("{:?}", now.last().expect("a choice has words")),
+        Kind::Choice(words) => format!("{:?}", words.last().expect("a choice has words")),
         Kind::List(_) | Kind::Command => r#"["x", "y z"]"#.to_owned(),
         Kind::Files => r#"["/x", "/y z"]"#.to_owned(),
         Kind::Map => r#"{ A = "1", "b.c" = "2 = 3" }"#.to_owned(),

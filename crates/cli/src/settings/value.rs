@@ -25,8 +25,8 @@ pub(crate) enum Kind {
     Text,
     /// A file or a directory.
     Path,
-    /// One of these words; `later` ones are known, but not by this version.
-    Choice { now: &'static [&'static str], later: &'static [&'static str] },
+    /// One of these words.
+    Choice(&'static [&'static str]),
     /// Texts; one as an example.
     List(&'static str),
     /// One file or several.
@@ -110,7 +110,7 @@ impl Kind {
                 | Self::Text
                 | Self::Path
                 | Self::Files
-                | Self::Choice { .. }
+                | Self::Choice(_)
                 | Self::Mode
                 | Self::Addresses,
                 Toml::String(text),
@@ -147,7 +147,7 @@ impl Kind {
             },
             Self::Text | Self::Path if text.contains('\0') => Err("can't hold the character U+0000".to_owned()),
             Self::Text | Self::Path => Ok(Value::Text(text.to_owned())),
-            Self::Choice { now, later } => self.choice(now, later, text),
+            Self::Choice(words) => self.choice(words, text),
             Self::List(_) | Self::Command if text.trim_start().starts_with('[') => self.read_inline(text),
             Self::Files if is_list(text) => self.read_inline(text),
             // An IPv6 address begins with a bracket too, and a list with a quote inside it.
@@ -193,18 +193,8 @@ impl Kind {
         Ok(Value::Duration(duration))
     }
 
-    fn choice(self, now: &[&str], later: &[&str], text: &str) -> Read {
-        if now.contains(&text) {
-            return Ok(Value::Text(text.to_owned()));
-        }
-        if later.contains(&text) {
-            return Err(format!(
-                "= {} is not supported by this version; it can be {}",
-                quoted(text),
-                alternatives(now)
-            ));
-        }
-        Err(self.expected(&quoted(text)))
+    fn choice(self, words: &[&str], text: &str) -> Read {
+        if words.contains(&text) { Ok(Value::Text(text.to_owned())) } else { Err(self.expected(&quoted(text))) }
     }
 
     fn words(self, text: &str) -> Read {
@@ -277,7 +267,7 @@ impl Kind {
             Self::Size(_) => r#"a size such as "64KiB", "1MiB" or a number of bytes"#.to_owned(),
             Self::Text => "a text".to_owned(),
             Self::Path => "a path".to_owned(),
-            Self::Choice { now, .. } => alternatives(now),
+            Self::Choice(words) => alternatives(words),
             Self::Files => "a path, or a list of paths".to_owned(),
             Self::List(example) => format!("a list of texts such as [{}]", quoted(example)),
             Self::Command => r#"a list such as ["php", "index.php"]"#.to_owned(),

@@ -72,6 +72,8 @@ pub(super) enum FromWootz {
     /// It ends, is full, or could not ask the application who it is.
     Unavailable,
     TooSlow,
+    /// It got plain HTTP where it speaks TLS.
+    SpeaksTls,
 }
 
 impl Answer {
@@ -141,9 +143,20 @@ impl Answer {
     /// Whether it says that TLS is expected here.
     pub(super) fn asks_for_tls(&self) -> bool {
         let body = self.body.to_ascii_lowercase();
-        let words: [&[&str]; 3] =
-            [&["plain http", "https"], &["plain http", "ssl"], &["http request to an https server"]];
+        let words: [&[&str]; 4] = [
+            &["plain http", "https"],
+            &["plain http", "ssl"],
+            &["http request to an https server"],
+            &["this address speaks tls"],
+        ];
         self.status == 400 && words.iter().any(|words| words.iter().all(|word| body.contains(word)))
+    }
+
+    /// Whether it is about header fields that are too large. nginx and Apache say so in a 400 alone.
+    pub(super) fn is_about_size(&self) -> bool {
+        let words = ["Request Header Or Cookie Too Large", "exceeds server limit"];
+        matches!(self.status, 413 | 414 | 431)
+            || (self.status == 400 && words.iter().any(|word| self.body.contains(word)))
     }
 
     /// What wootz says in it; `None` where it is somebody else's.
@@ -152,6 +165,7 @@ impl Answer {
         let no_handshake = [Refusal::MissingUpgrade, Refusal::MissingConnection, Refusal::OldHttpVersion];
         Some(match self.status {
             400 if said(&no_handshake) => FromWootz::NoHandshake,
+            400 if self.body.contains("This address speaks TLS") => FromWootz::SpeaksTls,
             200 if self.body.contains("<title>wootz console</title>") => FromWootz::NoHandshake,
             426 if said(&[Refusal::UnsupportedVersion]) => FromWootz::OtherVersion,
             404 if self.body.contains("no WebSocket here") => FromWootz::OtherPath,
@@ -193,6 +207,7 @@ mod tests {
             "<center>The plain HTTP request was sent to HTTPS port</center>",
             "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
             "Client sent an HTTP request to an HTTPS server.\n",
+            "This address speaks TLS: use https:// or wss:// instead of plain.\n",
         ] {
             assert!(answer(&format!("HTTP/1.1 400 Bad Request\r\n\r\n{body}")).asks_for_tls(), "{body}");
         }

@@ -16,7 +16,7 @@ use super::talk::{Handshake, Heard, Talk, handshake};
 use super::transport::{
     Checks, NameError, Received, Shown, Stream, TlsError, Trust, connect, resolve, secure, speaks_http, speaks_tls,
 };
-use super::url::{Scheme, Target};
+use super::url::{Scheme, Target, bracketed};
 
 /// One visit to a server.
 #[derive(Debug, Clone)]
@@ -76,6 +76,9 @@ impl Visit<'_> {
                 return Ok(addresses);
             }
             Ok(_) => (Fault::NoSuchName { host, why: "no address in the answer".to_owned() }, "no address"),
+            Err(NameError::Failed(error)) if is_without_answer(&error) => {
+                (Fault::NameServerSilent { host }, "no answer")
+            }
             Err(NameError::Failed(error)) => {
                 let why = error.to_string().replace("failed to lookup address information: ", "");
                 (Fault::NoSuchName { host, why }, "no such name")
@@ -98,6 +101,8 @@ impl Visit<'_> {
             return Err(match error.kind() {
                 std::io::ErrorKind::ConnectionRefused => Fault::NobodyListens { address },
                 std::io::ErrorKind::TimedOut => Fault::TcpSilent { address },
+                // It was taken, and thrown out before that was seen here.
+                std::io::ErrorKind::ConnectionReset => Fault::Closed { hop: Hop::Tcp, how: "by a reset" },
                 _ => Fault::Unreachable { address, why: without_number(&error) },
             });
         };
@@ -136,9 +141,11 @@ there, or fail.",
             }
             Err(TlsError::Tls(error)) if shown.error.is_some() => self.of_certificate(&error, &shown.chain),
             Err(_) if speaks_http(address, self.target, self.patience) => Fault::PlainPort { address },
-            Err(TlsError::Tls(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))) => Fault::NotHttp,
+            Err(TlsError::Tls(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))) => {
+                Fault::NotHttp { hop: Hop::Tls }
+            }
             Err(TlsError::Tls(error)) => Fault::TlsFailed { why: error.to_string() },
-            Err(TlsError::Closed) => Fault::TlsClosed,
+            Err(TlsError::Closed) => Fault::TlsClosed { server: self.for_openssl() },
             Err(TlsError::Silent) => Fault::TlsSilent,
         };
         let seen = match shown.chain.first().and_then(|der| Certificate::read(der)) {
@@ -174,10 +181,16 @@ there, or fail.",
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => match end {
                 Some(end) if end.is_self_issued() => Fault::UnknownAuthority { issuer: end.subject().to_owned() },
                 Some(end) => Fault::MissingIntermediate { subject, issuer: end.issuer().to_owned(), sent: chain.len() },
-                None => Fault::BadCertificate { why: error.to_string() },
+                None => Fault::BadCertificate { why: reason(error), server: self.for_openssl() },
             },
-            other => Fault::BadCertificate { why: other.to_string() },
+            other => Fault::BadCertificate { why: reason(other), server: self.for_openssl() },
         }
+    }
+
+    /// What `openssl s_client` has to be told to see the same.
+    fn for_openssl(&self) -> String {
+        let host = bracketed(&self.target.host);
+        format!("{host}:{} -servername {}", self.target.port, self.target.host)
     }
 
     fn upgrade(&self, stream: Stream, address: SocketAddr, report: &mut Report) -> Result<Box<Talk>, Fault> {
@@ -209,10 +222,10 @@ there, or fail.",
                 (Fault::BadUpgrade { why: error.to_string() }, "101, but not a right one".to_owned())
             }
             Handshake::Closed(_) | Handshake::NotHttp | Handshake::Silent if self.is_tls_port(address) => {
-                (Fault::TlsPort { address }, "no answer in plain HTTP".to_owned())
+                (self.tls_port(address), "no answer in plain HTTP".to_owned())
             }
-            Handshake::Closed(how) => (Fault::Closed { how }, format!("ended {how}")),
-            Handshake::NotHttp => (Fault::NotHttp, "no HTTP".to_owned()),
+            Handshake::Closed(how) => (Fault::Closed { hop: Hop::Upgrade, how }, format!("ended {how}")),
+            Handshake::NotHttp => (Fault::NotHttp { hop: Hop::Upgrade }, "no HTTP".to_owned()),
             Handshake::HeldBack => {
                 (Fault::HeldBack { what: HeldBack::Answer, proxy: Proxy::Unknown }, "101, much too late".to_owned())
             }
@@ -228,6 +241,11 @@ there, or fail.",
         }
         report.failed(hop, started.elapsed(), seen);
         Err(fault)
+    }
+
+    fn tls_port(&self, address: SocketAddr) -> Fault {
+        let right = Target { scheme: Scheme::Tls, ..self.target.clone() };
+        Fault::TlsPort { address, url: right.to_string() }
     }
 
     fn is_tls_port(&self, address: SocketAddr) -> bool {
@@ -251,11 +269,11 @@ there, or fail.",
 
     fn of_answer(&self, answer: &Answer, address: SocketAddr) -> Fault {
         if let Some(said) = answer.said_by_wootz() {
-            return self.of_wootz(said, answer.proxy());
+            return self.of_wootz(said, answer.proxy(), address);
         }
         let plain = self.target.scheme == Scheme::Plain;
         if plain && (answer.asks_for_tls() || (answer.status == 400 && self.is_tls_port(address))) {
-            return Fault::TlsPort { address };
+            return self.tls_port(address);
         }
         let answer = answer.clone();
         match (answer.status, answer.field("location")) {
@@ -270,13 +288,13 @@ there, or fail.",
             (502..=504, _) => Fault::BackendDown { answer },
             (401 | 403 | 407, _) => Fault::ProxyRefused { answer },
             (429, _) => Fault::TooMany { answer },
-            (413 | 414 | 431, _) => Fault::TooLarge { answer },
+            _ if answer.is_about_size() => Fault::TooLarge { answer },
             (500.., _) => Fault::ProxyFailed { answer },
             _ => Fault::NotForwarded { answer },
         }
     }
 
-    fn of_wootz(&self, said: FromWootz, proxy: Proxy) -> Fault {
+    fn of_wootz(&self, said: FromWootz, proxy: Proxy, address: SocketAddr) -> Fault {
         let cookie = if self.cookie.is_some() { Sent::Yes } else { Sent::No };
         match said {
             FromWootz::NoHandshake => Fault::MissingUpgrade { proxy },
@@ -289,6 +307,8 @@ there, or fail.",
             FromWootz::UserRefused => Fault::UserRefused { cookie, proxy },
             FromWootz::Unavailable => Fault::Unavailable,
             FromWootz::TooSlow => Fault::TooSlow { proxy },
+            FromWootz::SpeaksTls if self.is_tls_port(address) => self.tls_port(address),
+            FromWootz::SpeaksTls => Fault::PlainToTls { proxy },
         }
     }
 
@@ -419,6 +439,19 @@ fn shortened(text: &str) -> String {
     }
 }
 
+/// Whether no name server gave an answer (`EAI_AGAIN`), which says nothing about the name. Only its words tell.
+fn is_without_answer(error: &std::io::Error) -> bool {
+    error.to_string().contains("Temporary failure in name resolution")
+}
+
+/// What is wrong with a certificate, without the words that every such error begins with.
+fn reason(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(reason) => reason.to_string(),
+        other => other.to_string(),
+    }
+}
+
 /// An error in words alone.
 fn without_number(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -428,4 +461,18 @@ fn without_number(error: &std::io::Error) -> String {
 /// Without what moves the cursor.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::is_without_answer;
+
+    #[test]
+    fn a_name_server_that_gave_up_says_nothing_about_the_name() {
+        let error = |words: &str| Error::other(format!("failed to lookup address information: {words}"));
+        assert!(is_without_answer(&error("Temporary failure in name resolution")));
+        assert!(!is_without_answer(&error("Name or service not known")));
+    }
 }

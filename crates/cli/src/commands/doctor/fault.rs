@@ -32,16 +32,24 @@ pub(super) enum Fault {
     PlainPort {
         address: SocketAddr,
     },
-    /// `ws` to a port that speaks TLS.
+    /// `ws` to a port that speaks TLS; the URL is the right one.
     TlsPort {
         address: SocketAddr,
+        url: String,
     },
     /// `ws` where the web server sends everybody to `https`.
     HttpForHttps {
         location: String,
     },
+    /// The proxy speaks plain HTTP to wootz, which speaks TLS there.
+    PlainToTls {
+        proxy: Proxy,
+    },
     TlsSilent,
-    TlsClosed,
+    /// `server` is what `openssl s_client` is told.
+    TlsClosed {
+        server: String,
+    },
     TlsFailed {
         why: String,
     },
@@ -69,6 +77,7 @@ pub(super) enum Fault {
     },
     BadCertificate {
         why: String,
+        server: String,
     },
     Redirected {
         location: String,
@@ -119,9 +128,12 @@ pub(super) enum Fault {
         limit: usize,
     },
     Closed {
+        hop: Hop,
         how: &'static str,
     },
-    NotHttp,
+    NotHttp {
+        hop: Hop,
+    },
     BadUpgrade {
         why: String,
     },
@@ -261,26 +273,36 @@ impl Fault {
 configured for this port"
                     .into(),
                 "Ask without TLS (ws://), or let the web server speak TLS there:".into(),
-                "nginx:   listen 443 ssl;\nApache:  SSLEngine on".into(),
+                "nginx:   listen 443 ssl;\nApache:  SSLEngine on\nwootz:   [tls] cert and key in wootz.toml".into(),
             ),
-            Self::TlsPort { address } => (
+            Self::TlsPort { address, url } => (
                 Hop::Upgrade,
                 "tls-port",
-                format!("{address} speaks TLS, and was spoken to in plain HTTP (http for https)."),
+                format!("{address} speaks TLS, and was spoken to in plain HTTP: http for https."),
                 "the URL: ws or http where it has to be wss or https".into(),
                 "In the page:".into(),
-                "new WebSocket(\"wss://\" + location.host + \"/…\")".into(),
+                format!("new WebSocket({url:?})"),
             ),
             Self::HttpForHttps { location } => (
                 Hop::Upgrade,
                 "http-for-https",
                 format!(
-                    "The web server sends everybody on to {location}, and no browser follows a \
-redirect with a WebSocket (http for https)."
+                    "The web server sends everybody on to {location}, and no browser follows a redirect with a \
+                     WebSocket: http for https."
                 ),
                 "the URL: ws or http where it has to be wss or https".into(),
                 "In the page:".into(),
-                "new WebSocket(\"wss://\" + location.host + \"/…\")".into(),
+                format!("new WebSocket({:?})", location.replacen("https://", "wss://", 1)),
+            ),
+            Self::PlainToTls { proxy } => (
+                Hop::Upgrade,
+                "plain-to-tls",
+                "wootz speaks TLS where the proxy connects, and was spoken to in plain HTTP.".into(),
+                format!("{}: its rule has http or ws where it has to be https or wss", the(*proxy)),
+                "Install the rule for wootz as it is configured now, or give wootz an address without TLS for the \
+                 proxy, in wootz.toml:"
+                    .into(),
+                format!("{}\n\n[listen]\naddress = [\"0.0.0.0:8888\", \"plain:127.0.0.1:8889\"]", whole_rule(*proxy)),
             ),
             Self::TlsSilent => (
                 Hop::Tls,
@@ -290,15 +312,15 @@ redirect with a WebSocket (http for https)."
                 "See its log, and how many files it may open:".into(),
                 "cat /proc/PID/limits".into(),
             ),
-            Self::TlsClosed => (
+            Self::TlsClosed { server } => (
                 Hop::Tls,
                 "tls-closed",
-                "The server ended the connection within the TLS handshake.".into(),
-                "the server that ends TLS: it may have no certificate for this name, or speak \
-another protocol on this port"
+                "The server ended the connection within the TLS handshake, without a word.".into(),
+                "the server that ends TLS: it may have no certificate for this name, refuse this address, or speak \
+                 another protocol on this port (wootz with listen.proxy_protocol = true takes proxies only)"
                     .into(),
-                "See its log of errors; what another client is told:".into(),
-                "openssl s_client -connect HOST:PORT -servername HOST".into(),
+                "Its log has the reason; what another client is told:".into(),
+                format!("openssl s_client -connect {server}"),
             ),
             Self::TlsFailed { why } => (
                 Hop::Tls,
@@ -342,15 +364,15 @@ that is your own authority: --ca FILE.)"
                 format!("The chain ends at \"{issuer}\", an authority that this machine does not know."),
                 "the server's certificate, which browsers refuse too unless they know that authority".into(),
                 "Use a certificate of a public authority; for one of your own, name it:".into(),
-                "wootz doctor --ca FILE …".into(),
+                "wootz doctor --ca FILE URL".into(),
             ),
             Self::SelfSigned { subject } => (
                 Hop::Tls,
                 "self-signed",
                 format!("The certificate for {subject} is signed by itself, so nobody vouches for it."),
-                "the server's certificate: browsers refuse it, for a WebSocket without a word".into(),
+                "the server's certificate: browsers refuse it, and for a WebSocket they do not even ask".into(),
                 "Get one from an authority; or go on in spite of it, for this look only:".into(),
-                "certbot --nginx        (or --apache)\nwootz doctor --insecure …".into(),
+                "certbot --nginx        (or --apache)\nwootz doctor --insecure URL".into(),
             ),
             Self::Expired { date } => (
                 Hop::Tls,
@@ -379,15 +401,13 @@ that is your own authority: --ca FILE.)"
                 format!("Get a certificate that names {host}, and let the site of this name show it."),
                 format!("certbot --nginx -d {host}        (or --apache)"),
             ),
-            Self::BadCertificate { why } => (
+            Self::BadCertificate { why, server } => (
                 Hop::Tls,
                 "certificate-invalid",
                 format!("The certificate is not valid: {why}."),
                 "the server's certificate".into(),
                 "Get a new one; what this one says:".into(),
-                "openssl s_client -connect HOST:PORT -servername HOST </dev/null | openssl x509 \
--noout -text"
-                    .into(),
+                format!("openssl s_client -connect {server} </dev/null | openssl x509 -noout -text"),
             ),
             Self::Redirected { location, status } => (
                 Hop::Upgrade,
@@ -426,12 +446,13 @@ something before it passes on plain HTTP."
             Self::BackendDown { answer } => (
                 Hop::Upgrade,
                 "backend-down",
-                format!("The proxy can't reach wootz ({}).", answer.shown()),
+                format!("The proxy gets no answer from wootz ({}).", answer.shown()),
                 format!(
-                    "wootz, if it does not run; else {}: the address in its rule is not where wootz listens",
+                    "wootz, if it does not run; else {}: the address in its rule is not where wootz listens, or one \
+                     of the two speaks TLS or the PROXY protocol and the other does not",
                     the(answer.proxy())
                 ),
-                "Start wootz, and compare its address with the rule's:".into(),
+                "Start wootz, and compare its address with the rule for it:".into(),
                 format!("wootz status\n{}", whole_rule(answer.proxy())),
             ),
             Self::ProxyRefused { answer } => (
@@ -459,11 +480,11 @@ names the rule."
             Self::TooMany { answer } => (
                 Hop::Upgrade,
                 "too-many",
-                format!("There are too many connections from here ({}).", answer.shown()),
-                "a limit per address: of the proxy's, or wootz's own, which counts the proxy as \
-one where it does not know better"
+                format!("There are too many connections from this address ({}).", answer.shown()),
+                "a limit per address: of the proxy's, or wootz's own (limits.per_address, \
+                 limits.handshakes_per_second), which takes all browsers behind a proxy for one unless it is trusted"
                     .into(),
-                "In wootz.toml, for a proxy on the same machine:".into(),
+                "Raise the limit, or trust the proxy; in wootz.toml, for one on the same machine:".into(),
                 "[listen]\ntrusted_proxies = [\"127.0.0.1\"]".into(),
             ),
             Self::TooLarge { answer } => (
@@ -472,14 +493,15 @@ one where it does not know better"
                 format!("The header fields are too large ({}): mostly the cookies are.", answer.shown()),
                 "the page's cookies, or a limit that is too small for them".into(),
                 "Raise the limit that was hit:".into(),
-                "nginx:   large_client_header_buffers 4 32k;\nwootz:   limits.max_head = \"32KiB\"".into(),
+                "nginx:   large_client_header_buffers 4 32k;\nApache:  LimitRequestFieldSize 32768\n\
+                 wootz:   limits.max_head = \"32KiB\""
+                    .into(),
             ),
             Self::OtherPath { path } => (
                 Hop::Upgrade,
                 "wrong-path",
                 format!(
-                    "wootz was reached, but serves no WebSocket at the path that it was asked for \
-({path}, or what the proxy made of it)."
+                    "wootz was reached, but serves no WebSocket at {path}, or at what the proxy made of that path."
                 ),
                 "the path in the URL, a proxy that rewrites it, or listen.path".into(),
                 "Make them agree. In wootz.toml:".into(),
@@ -496,7 +518,7 @@ one where it does not know better"
             Self::Unavailable => (
                 Hop::Identity,
                 "unavailable",
-                "wootz was reached, but takes no connection now (503).".into(),
+                "wootz was reached, but says that it takes no connection now (503).".into(),
                 "wootz if it is shutting down or full; else the application, which could not say \
 who this is"
                     .into(),
@@ -552,7 +574,7 @@ waits for the end of an answer that has none."
                 Hop::Upgrade,
                 "silent",
                 "The connection was taken, but no request on it is answered.".into(),
-                "whoever listens there: it hangs, is overloaded, or can open no more files (nofile)".into(),
+                "whoever listens there: it hangs, is overloaded, or can open no more files".into(),
                 "On its machine, compare the limit with what is open:".into(),
                 "grep 'open files' /proc/$(pidof wootz)/limits; ls /proc/$(pidof wootz)/fd | wc -l".into(),
             ),
@@ -561,22 +583,24 @@ waits for the end of an answer that has none."
                 "nofile",
                 format!(
                     "wootz (process {pid} on this machine) has {used} of at most {limit} files open: \
-it can accept no connection (nofile)."
+it can accept no connection."
                 ),
                 "the limit of open files that wootz was started with".into(),
                 "Raise it, in wootz.service or in the shell that starts it:".into(),
                 "[Service]\nLimitNOFILE=65536\n\nulimit -n 65536".into(),
             ),
-            Self::Closed { how } => (
-                Hop::Upgrade,
+            Self::Closed { hop, how } => (
+                *hop,
                 "closed",
                 format!("The connection ended {how}, before any answer."),
-                "whoever listens there: it speaks another protocol, refuses this address, or has died".into(),
-                "Its log has the reason.".into(),
-                none(),
+                "whoever listens there: it speaks another protocol, refuses this address, or has died (wootz with \
+                 listen.proxy_protocol = true takes proxies only)"
+                    .into(),
+                "Its log has the reason; wootz's, for one:".into(),
+                "journalctl -u wootz -n 20".into(),
             ),
-            Self::NotHttp => (
-                Hop::Upgrade,
+            Self::NotHttp { hop } => (
+                *hop,
                 "not-http",
                 "What answers there is no HTTP.".into(),
                 "the port in the URL: another service listens there".into(),
@@ -616,7 +640,7 @@ than the browser asked for."
                 "wootz lets no guest in (401), and no cookie was sent.".into(),
                 "nobody, if only users shall connect: identity.guests = \"refuse\"".into(),
                 "Give the cookie of a user who is signed in, or let guests in:".into(),
-                "wootz doctor --cookie 'PHPSESSID=…' …\n\n[identity]\nguests = \"allow\"".into(),
+                "wootz doctor --cookie 'PHPSESSID=…' URL\n\n[identity]\nguests = \"allow\"".into(),
             ),
             Self::GuestRefused { cookie: Sent::Yes, .. } => (
                 Hop::Identity,
@@ -628,7 +652,7 @@ or names no user."
 (identity.guests = \"refuse\")"
                     .into(),
                 "See whether wootz itself accepts the cookie, without the proxy:".into(),
-                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::UserRefused { cookie, .. } => (
                 Hop::Identity,
@@ -642,7 +666,7 @@ or names no user."
                 "See whether wootz itself accepts it, without the proxy; wootz's log has the \
 application's reason:"
                     .into(),
-                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --cookie '…' --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::CookieLost { proxy } => (
                 Hop::Identity,
@@ -688,7 +712,7 @@ the cookie is not forwarded."
                 format!("The connection ended {how}."),
                 "something between, or a wootz that died".into(),
                 "Compare with wootz itself:".into(),
-                "wootz doctor --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::NotWebSocket { hop, why } => (
                 *hop,
@@ -696,7 +720,7 @@ the cookie is not forwarded."
                 format!("What comes after the handshake is no WebSocket: {why}."),
                 "something between that adds or changes bytes, or a server that is none".into(),
                 "Compare with wootz itself:".into(),
-                "wootz doctor --direct ws://127.0.0.1:8888/ …".into(),
+                "wootz doctor --direct ws://127.0.0.1:8888/ URL".into(),
             ),
             Self::ClosedByServer { hop, code, reason } => (
                 *hop,

@@ -158,7 +158,7 @@ impl Report {
 }
 
 fn diagnosis_as_text(diagnosis: &Diagnosis, out: &mut String) {
-    wrapped("Broken:   ", &format!("{} ({}).", diagnosis.broken.trim_end_matches('.'), diagnosis.name), out);
+    wrapped("Broken:   ", &format!("{} [{}]", diagnosis.broken, diagnosis.name), out);
     wrapped("To blame: ", &format!("{}.", diagnosis.blame), out);
     wrapped("Change:   ", &diagnosis.change, out);
     if !diagnosis.lines.is_empty() {

@@ -11,6 +11,7 @@ use rustls::crypto::{self, CryptoProvider};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
+use super::answer::Answer;
 use super::url::Target;
 
 /// Why a name gave no address.
@@ -291,13 +292,17 @@ pub(super) fn speaks_tls(address: SocketAddr, target: &Target, patience: Duratio
     result.is_ok() || alert || !shown.chain.is_empty()
 }
 
-/// Whether whoever listens there answers plain HTTP.
+/// Whether whoever listens there answers plain HTTP, and not only by saying that TLS is awaited.
 pub(super) fn speaks_http(address: SocketAddr, target: &Target, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     let Ok(socket) = TcpStream::connect_timeout(&address, patience) else { return false };
     let mut stream = Stream::Plain(socket);
     let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", target.path, target.authority());
-    let mut answer = [0; 5];
-    let sent = stream.send(request.as_bytes(), patience).is_ok();
-    sent && matches!(stream.receive(&mut answer, deadline), Received::Bytes(1..)) && answer.starts_with(b"HTTP")
+    let mut begin = [0; 1024];
+    if stream.send(request.as_bytes(), patience).is_err() {
+        return false;
+    }
+    let Received::Bytes(count) = stream.receive(&mut begin, deadline) else { return false };
+    let answer = Answer::read(&mut stream, begin[..count].to_vec());
+    answer.is_some_and(|answer| !answer.asks_for_tls())
 }

@@ -80,7 +80,8 @@ fn default_port(scheme: Scheme) -> u16 {
     }
 }
 
-fn bracketed(host: &str) -> String {
+/// The host as it stands before a port.
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 

@@ -4,16 +4,55 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a proxy connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Upstream {
     /// Host and port; `sender` is where the proxy's connections come from, where that is known.
-    Tcp { authority: String, sender: Option<IpAddr> },
+    Tcp { authority: String, sender: Option<IpAddr>, wire: Wire },
     /// A Unix socket.
-    Unix(PathBuf),
+    Unix { path: PathBuf, wire: Wire },
+}
+
+impl Upstream {
+    /// How TLS is spoken to it, where it is.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        match self {
+            Self::Tcp { wire: Wire::Tls(tls), .. } => Some(tls),
+            Self::Tcp { .. } | Self::Unix { .. } => None,
+        }
+    }
+}
+
+/// What is spoken below HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wire {
+    Plain,
+    /// No TLS, on an address that was chosen for that from among others.
+    PlainBesideTls,
+    Tls(Tls),
+}
+
+/// Whether the proxy looks at the certificate that it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Tls {
+    Unchecked,
+    /// It is for this name, and by one of the authorities in this file. `None`: by a public one.
+    Checked {
+        name: String,
+        authorities: Option<PathBuf>,
+    },
+}
+
+/// How wootz is told who the browser is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Teller {
+    /// By `X-Forwarded-For`.
+    Field,
+    /// By a PROXY header.
+    ProxyProtocol,
 }
 
 /// Whose configuration it is.
@@ -41,6 +80,7 @@ pub(super) enum Form {
 pub(super) struct Snippet<'a> {
     pub(super) proxy: Proxy,
     pub(super) upstream: Upstream,
+    pub(super) teller: Teller,
     /// `listen.path` without a final slash: empty for everything. Plain characters only.
     pub(super) path: &'a str,
     /// `limits.ping_interval`.
@@ -65,19 +105,25 @@ impl Snippet<'_> {
             Form::ProxyPass => "proxy proxy_http",
             Form::Tunnel => "proxy proxy_wstunnel",
         };
-        let place = match form {
-            Form::Rewrite => {
+        let ssl = if self.tls().is_some() { " ssl" } else { "" };
+        let place = match (form, self.tls()) {
+            (Form::Rewrite, None) => {
                 "\
 # Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf), or in .htaccess of its
 # document root where AllowOverride permits FileInfo. It takes WebSocket handshakes only; pages stay as they are."
             }
-            Form::ProxyPass => {
+            (Form::Rewrite, Some(_)) => {
+                "\
+# Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf); no .htaccess may switch on
+# TLS to wootz. It takes WebSocket handshakes only; pages stay as they are."
+            }
+            (Form::ProxyPass, _) => {
                 "\
 # Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf),
 # before other ProxyPass lines.
 # Apache 2.4.47 or newer."
             }
-            Form::Tunnel => {
+            (Form::Tunnel, _) => {
                 "\
 # Inside <VirtualHost> of the site (Debian: /etc/apache2/sites-available/000-default.conf),
 # before other ProxyPass lines.
@@ -91,7 +137,7 @@ impl Snippet<'_> {
                 "# listen.path is \"/\", so the whole virtual host goes to wootz, pages too: give it a host of its own."
             )?;
         }
-        writeln!(f, "# Modules: a2enmod {modules} && systemctl restart apache2")?;
+        writeln!(f, "# Modules: a2enmod {modules}{ssl} && systemctl restart apache2")?;
         match form {
             Form::Rewrite | Form::ProxyPass => {
                 let setting = "Timeout or ProxyTimeout, the longer one: 300 s on Debian, else 60 s";
@@ -101,6 +147,9 @@ impl Snippet<'_> {
             Form::Tunnel => self.idle(f, "mod_proxy_wstunnel", "", None)?,
         }
         self.sender(f, "Apache")?;
+        self.wire(f)?;
+        let (ws, http) = if self.tls().is_some() { ("wss", "https") } else { ("ws", "http") };
+        self.apache_tls(if form == Form::ProxyPass { http } else { ws }, f)?;
         let path = self.path;
         match form {
             Form::Rewrite => {
@@ -111,17 +160,34 @@ impl Snippet<'_> {
                 };
                 writeln!(f, "RewriteEngine On\nRewriteCond %{{HTTP:Upgrade}} =websocket [NC]")?;
                 writeln!(f, "RewriteCond %{{THE_REQUEST}} \"^GET ({below})[ ?]\"")?;
-                writeln!(f, "RewriteRule ^ {}%1 [P,NE]", self.apache_url("ws"))
+                writeln!(f, "RewriteRule ^ {}%1 [P,NE]", self.apache_url(ws))
             }
             Form::ProxyPass => {
-                writeln!(f, "ProxyPass \"{path}/\" \"{}{path}/\" upgrade=websocket", self.apache_url("http"))?;
-                self.apache_exact(f, "http", " upgrade=websocket")
+                writeln!(f, "ProxyPass \"{path}/\" \"{}{path}/\" upgrade=websocket", self.apache_url(http))?;
+                self.apache_exact(f, http, " upgrade=websocket")
             }
             Form::Tunnel => {
-                writeln!(f, "ProxyPass \"{path}/\" \"{}{path}/\"", self.apache_url("ws"))?;
-                self.apache_exact(f, "ws", "")
+                writeln!(f, "ProxyPass \"{path}/\" \"{}{path}/\"", self.apache_url(ws))?;
+                self.apache_exact(f, ws, "")
             }
         }
+    }
+
+    /// How Apache speaks TLS to wootz, and to nobody else.
+    fn apache_tls(&self, scheme: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(tls) = self.tls() else { return Ok(()) };
+        writeln!(f, "<Proxy \"{}/*\">\n    SSLProxyEngine On", self.apache_url(scheme))?;
+        match tls {
+            // Name and dates it would compare also of a certificate that it does not verify.
+            Tls::Unchecked => f.write_str("    SSLProxyCheckPeerName Off\n    SSLProxyCheckPeerExpire Off\n")?,
+            // The name is that of the URL.
+            Tls::Checked { authorities, .. } => {
+                let file = authorities_file(authorities.as_deref());
+                writeln!(f, "    SSLProxyVerify require\n    SSLProxyVerifyDepth 5")?;
+                writeln!(f, "    SSLProxyCACertificateFile {file}")?;
+            }
+        }
+        f.write_str("</Proxy>\n")
     }
 
     /// The path itself, which `ProxyPass "/path/"` leaves out.
@@ -135,7 +201,7 @@ impl Snippet<'_> {
     fn apache_url(&self, scheme: &str) -> String {
         match &self.upstream {
             Upstream::Tcp { authority, .. } => format!("{scheme}://{authority}"),
-            Upstream::Unix(path) => format!("unix:{}|{scheme}://localhost", path.display()),
+            Upstream::Unix { path, .. } => format!("unix:{}|{scheme}://localhost", path.display()),
         }
     }
 
@@ -149,9 +215,11 @@ impl Snippet<'_> {
         )?;
         self.idle(f, "nginx", "proxy_read_timeout: 60 s", Some(60))?;
         self.sender(f, "nginx")?;
+        self.wire(f)?;
+        let scheme = if self.tls().is_some() { "https" } else { "http" };
         let url = match &self.upstream {
-            Upstream::Tcp { authority, .. } => format!("http://{authority}"),
-            Upstream::Unix(path) => format!("http://unix:{}", path.display()),
+            Upstream::Tcp { authority, .. } => format!("{scheme}://{authority}"),
+            Upstream::Unix { path, .. } => format!("{scheme}://unix:{}", path.display()),
         };
         match self.path {
             // `return` is the one thing that is safe within `if`.
@@ -165,17 +233,28 @@ location @wootz {
             )?,
             path => writeln!(f, "location ~ ^{}(/|$) {{", for_a_pattern(path))?,
         }
-        write!(
-            f,
-            "    proxy_pass {url};
-    proxy_http_version 1.1;
+        writeln!(f, "    proxy_pass {url};")?;
+        if let Some(Tls::Checked { name, authorities }) = self.tls() {
+            write!(
+                f,
+                "    proxy_ssl_name {name};
+    proxy_ssl_server_name on;
+    proxy_ssl_verify on;
+    proxy_ssl_verify_depth 5;
+    proxy_ssl_trusted_certificate {};
+",
+                authorities_file(authorities.as_deref())
+            )?;
+        }
+        f.write_str(
+            "    proxy_http_version 1.1;
     proxy_set_header Upgrade $http_upgrade;
     proxy_set_header Connection upgrade;
     proxy_set_header Host $http_host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
-}}
-"
+}
+",
         )
     }
 
@@ -189,15 +268,31 @@ location @wootz {
         )?;
         self.idle(f, "Caddy", "", None)?;
         self.sender(f, "Caddy")?;
+        self.wire(f)?;
         f.write_str("@wootz {\n    header_regexp Upgrade (?i)^websocket$\n")?;
         if !self.path.is_empty() {
             writeln!(f, "    path {0} {0}/*", self.path)?;
         }
         let address = match &self.upstream {
             Upstream::Tcp { authority, .. } => authority.clone(),
-            Upstream::Unix(path) => format!("unix/{}", path.display()),
+            Upstream::Unix { path, .. } => format!("unix/{}", path.display()),
         };
-        writeln!(f, "}}\nhandle @wootz {{\n    reverse_proxy {address}\n}}")
+        write!(f, "}}\nhandle @wootz {{\n    reverse_proxy {address}")?;
+        if let Some(tls) = self.tls() {
+            // It would take HTTP/2 where that is offered, on which it upgrades nothing.
+            f.write_str(" {\n        transport http {\n            versions 1.1\n            tls\n")?;
+            match tls {
+                Tls::Unchecked => f.write_str("            tls_insecure_skip_verify\n")?,
+                Tls::Checked { name, authorities } => {
+                    writeln!(f, "            tls_server_name {name}")?;
+                    if let Some(file) = authorities {
+                        writeln!(f, "            tls_trusted_ca_certs {}", file.display())?;
+                    }
+                }
+            }
+            f.write_str("        }\n    }")?;
+        }
+        f.write_str("\n}\n")
     }
 
     fn haproxy(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -212,6 +307,7 @@ location @wootz {
         let setting = "timeout tunnel, else timeout client and timeout server: 50 s on Debian";
         self.idle(f, "HAProxy", setting, Some(50))?;
         self.sender(f, "HAProxy")?;
+        self.wire(f)?;
         match self.path {
             "" => writeln!(f, "    use_backend wootz if {{ hdr(Upgrade) -i websocket }}")?,
             path => writeln!(
@@ -222,7 +318,19 @@ location @wootz {
         }
         let address = match &self.upstream {
             Upstream::Tcp { authority, .. } => authority.clone(),
-            Upstream::Unix(path) => format!("unix@{}", path.display()),
+            Upstream::Unix { path, .. } => format!("unix@{}", path.display()),
+        };
+        let tls = match self.tls() {
+            None => String::new(),
+            Some(Tls::Unchecked) => " ssl verify none".to_owned(),
+            Some(Tls::Checked { name, authorities }) => {
+                let file = authorities_file(authorities.as_deref());
+                format!(" ssl verify required ca-file {file} verifyhost {name} sni str({name})")
+            }
+        };
+        let header = match self.teller {
+            Teller::Field => "",
+            Teller::ProxyProtocol => " send-proxy-v2",
         };
         write!(
             f,
@@ -231,9 +339,13 @@ backend wootz
     mode http
     option forwardfor
     http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}
-    server wootz {address}
+    server wootz {address}{header}{tls}
 "
         )
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        self.upstream.tls()
     }
 
     /// How long the proxy keeps a silent connection, and whether wootz pings in time.
@@ -259,10 +371,56 @@ backend wootz
             Upstream::Tcp { sender: None, .. } => {
                 format!("needs listen.trusted_proxies in wootz.toml, with the address that {name} connects from")
             }
-            Upstream::Unix(_) => "comes with every connection of a Unix socket, whose peer is trusted".to_owned(),
+            Upstream::Unix { .. } => "comes with every connection of a Unix socket, whose peer is trusted".to_owned(),
         };
-        writeln!(f, "# The browser's address {told}.")
+        writeln!(f, "# The browser's address {told}.")?;
+        match self.teller {
+            Teller::Field => Ok(()),
+            Teller::ProxyProtocol => f.write_str(
+                "# It is told by a PROXY header, which send-proxy-v2 writes (listen.proxy_protocol = true).\n",
+            ),
+        }
     }
+
+    /// Why TLS is spoken, or is not although it could be.
+    fn wire(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Upstream::Tcp { wire, .. } | Upstream::Unix { wire, .. }) = &self.upstream;
+        let leaves_the_machine = matches!(self.upstream, Upstream::Tcp { sender: None, .. });
+        match wire {
+            Wire::Plain => Ok(()),
+            Wire::PlainBesideTls if leaves_the_machine => f.write_str(
+                "# wootz speaks TLS too; its address without TLS is taken. Have nobody between who could listen.\n",
+            ),
+            Wire::PlainBesideTls => f.write_str(
+                "# wootz speaks TLS too; its address without TLS is taken, since nothing leaves this machine.\n",
+            ),
+            Wire::Tls(Tls::Unchecked) => {
+                let how = match self.proxy {
+                    Proxy::Apache(_) => "--to NAME:PORT",
+                    Proxy::Nginx | Proxy::Caddy | Proxy::Haproxy => "--tls-name NAME",
+                };
+                writeln!(
+                    f,
+                    "# wootz speaks TLS there. Nothing leaves this machine, so its certificate is not checked ({how} does so).\n\
+                     # With plain:127.0.0.1:8889 in listen.address there would be no need of TLS."
+                )
+            }
+            Wire::Tls(Tls::Checked { name, authorities }) => {
+                let file = authorities_file(authorities.as_deref());
+                writeln!(
+                    f,
+                    "# wootz speaks TLS there; its certificate has to be for {name}, by an authority in {file}."
+                )
+            }
+        }
+    }
+}
+
+/// The public authorities of this machine, in one file.
+const PUBLIC_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+fn authorities_file(named: Option<&Path>) -> String {
+    named.map_or_else(|| PUBLIC_AUTHORITIES.to_owned(), |file| file.display().to_string())
 }
 
 /// A plain path as a regular expression: of its characters only the dot is special.
