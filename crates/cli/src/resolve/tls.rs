@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use wootz_server::config::{Address, CertificateSettings, Certificates, Tls};
+use wootz_server::config::{Address, CertificateSettings, Certificates, Http2, Tls};
 
 use super::Resolver;
 
@@ -60,6 +60,7 @@ impl Resolver<'_> {
         if addresses.iter().all(|address| matches!(address, Address::Unix(_) | Address::Plain(_))) {
             self.problem("tls.cert", "is shown to nobody: listen.address has only Unix sockets and plain: addresses");
         }
-        Some(Tls { certificates })
+        let http2 = if self.settings.flag("tls.http2") { Http2::Offered } else { Http2::Never };
+        Some(Tls { certificates, http2 })
     }
 }

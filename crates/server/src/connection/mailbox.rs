@@ -15,10 +15,11 @@ use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
 use wootz_runner::{Caller, Gone, Message, ReplySink};
 
 use super::requests::{Pushed, Requests, Room};
+use super::stream::Stream;
 use crate::console::Note;
 use crate::events::{Happening, Kind};
 use crate::identity::News;
-use crate::listener::{Sent, Stream};
+use crate::listener::Sent;
 use crate::push::Tally;
 use crate::shard::Shard;
 
