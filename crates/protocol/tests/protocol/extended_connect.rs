@@ -16,11 +16,7 @@ fn headers<'a>(fields: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = Header<
     fields.iter().map(|(name, value)| Header { name, value: value.as_bytes() })
 }
 
-fn told<'a>(
-    pseudo: &Pseudo<'a>,
-    fields: &'a [(&'a str, &'a str)],
-    cookies: &'a [u8],
-) -> Result<Request<'a>, Refusal> {
+fn told<'a>(pseudo: &Pseudo<'a>, fields: &'a [(&'a str, &'a str)], cookies: &'a [u8]) -> Result<Request<'a>, Refusal> {
     request(pseudo, headers(fields), cookies, &HeadLimits::default())
 }
 

@@ -192,8 +192,8 @@ impl Connection {
         let mut connection = Self {
             shard: Rc::clone(shard),
             endpoint: Endpoint::new(Role::Server, now),
+            pipe: shard.open_request_pipe(&caller, &mailbox),
             mailbox,
-            pipe: shard.open_request_pipe(&caller),
             place: opened.place,
             caller,
             key,
@@ -296,7 +296,7 @@ impl Connection {
         self.mailbox.change_caller(Arc::clone(&self.caller));
         // The pipe's name tells the user.
         if self.pipe.take().is_some() {
-            self.pipe = self.shard.open_request_pipe(&self.caller);
+            self.pipe = self.shard.open_request_pipe(&self.caller, &self.mailbox);
         }
     }
 

@@ -108,6 +108,11 @@ impl Mailbox {
         }
     }
 
+    /// The number of its stream, where it has no connection of its own. `None` also when it has ended.
+    pub(crate) fn http2_stream(&self) -> Option<u32> {
+        self.stream.borrow().as_ref().and_then(Stream::http2_stream)
+    }
+
     /// Closes the socket.
     pub(crate) fn close(&self) {
         self.outbox.abandon();

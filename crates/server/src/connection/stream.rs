@@ -75,6 +75,14 @@ impl Stream {
         }
     }
 
+    /// The number of the stream, where the WebSocket has no connection of its own.
+    pub(crate) fn http2_stream(&self) -> Option<u32> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Http2(stream) => Some(stream.number()),
+        }
+    }
+
     /// Whether the peer has closed its side, seen without reading what it sent before.
     pub(crate) fn has_hung_up(&mut self, context: &mut Context<'_>) -> bool {
         match self {

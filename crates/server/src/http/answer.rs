@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use ::http::{HeaderValue, Response, StatusCode};
+use bytes::Bytes;
 use wootz_protocol::handshake::{self, Refusal};
 
 use super::head::HeadError;
@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn answer_is_the_same_in_both_versions_but_for_what_http_2_has_not() {
-        let NoUpgrade::Answered { answer, .. } = NoUpgrade::from(Refusal::UnsupportedVersion) else { panic!("answered") };
+        let NoUpgrade::Answered { answer, .. } = NoUpgrade::from(Refusal::UnsupportedVersion) else {
+            panic!("answered")
+        };
         let http1 = String::from_utf8(answer.http1()).expect("UTF-8");
         assert!(http1.starts_with("HTTP/1.1 426 ") && http1.contains("\r\nUpgrade: websocket\r\n"), "{http1}");
         let (response, body) = answer.http2();

@@ -67,7 +67,9 @@ impl Head {
                 continue;
             }
             match handshake::parse(&bytes, &limits).map_err(HeadError::Refused)? {
-                Parsed::Complete { length, .. } => return Ok(Received::Head(Self { head_bytes: length, bytes, limits })),
+                Parsed::Complete { length, .. } => {
+                    return Ok(Received::Head(Self { head_bytes: length, bytes, limits }));
+                }
                 Parsed::Partial => {}
             }
         }

@@ -99,7 +99,7 @@ impl Served {
                 Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Event::Request(request, respond)),
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Event::Closed(Some(error))),
                 Poll::Ready(None) => Poll::Ready(Event::Closed(None)),
-                Poll::Pending if link.is_flooded() && !is_leaving => Poll::Ready(Event::Flood),
+                Poll::Pending if link.is_flooded() && !link.is_leaving() => Poll::Ready(Event::Flood),
                 Poll::Pending => Poll::Pending,
             }
         });

@@ -147,7 +147,8 @@ impl Link {
         self.turn_bytes.set(self.turn_bytes.get() + bytes);
         let elapsed = now.saturating_duration_since(self.paid_until.replace(now));
         // Time pays debts and makes nobody rich: it is no message.
-        let by_time = i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX).saturating_mul(PAID_PER_SECOND) / 1_000_000;
+        let by_time =
+            i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX).saturating_mul(PAID_PER_SECOND) / 1_000_000;
         let debt = self.debt.get();
         let debt = if debt > 0 { (debt - by_time).max(0) } else { debt };
         self.debt.set(debt.saturating_add(amount(bytes)));

@@ -40,6 +40,11 @@ impl Http2Stream {
         Self { receive, send, held, end: End::NotYet }
     }
 
+    /// Which stream of its connection it is.
+    pub(crate) fn number(&self) -> u32 {
+        self.send.stream_id().as_u32()
+    }
+
     /// Reads what is there. An empty slice is the end: the peer said so, has reset the stream, or its connection is gone.
     pub(crate) fn poll_receive<'b>(
         &mut self,

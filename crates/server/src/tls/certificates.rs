@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wootz_tls::{
-    Alpn, CertificateError, CertificateProblem, CertificateSettings, Certificates, Reload, TlsAcceptor, TlsError, TlsSettings,
+    Alpn, CertificateError, CertificateProblem, CertificateSettings, Certificates, Reload, TlsAcceptor, TlsError,
+    TlsSettings,
 };
 
 use crate::config::Http2;
