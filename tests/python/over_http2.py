@@ -227,6 +227,10 @@ class Stream:
         assert self.close_code() == code
         self.connection.until(lambda: self.ended)
 
+    def end(self):
+        self.connection.h2.end_stream(self.id)
+        self.connection.flush()
+
     def vanish(self, code=ErrorCodes.CANCEL):
         self.connection.h2.reset_stream(self.id, code)
         self.connection.flush()
@@ -480,8 +484,7 @@ def vanish(connection, how):
         stream.vanish()
         other = connection.open()
     elif how == "end":
-        connection.h2.end_stream(stream.id)
-        connection.flush()
+        stream.end()
         other = connection.open()
     else:
         connection.socket.close()

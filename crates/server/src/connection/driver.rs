@@ -183,6 +183,9 @@ impl Connection {
         let (user, session) = (caller.user.clone(), caller.session.clone());
         let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
         shard.counters.opened();
+        if mailbox.http2_stream().is_some() {
+            shard.counters.opened_over_http2();
+        }
         shard.tell(&caller, || Kind::Opened { remote: caller.remote });
         for channel in &opened.channels {
             if let Err(reason) = shard.join_channel(caller.id.0, channel) {

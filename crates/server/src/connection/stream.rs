@@ -67,10 +67,11 @@ impl Stream {
         }
     }
 
-    /// Ends in good order what is dropped next. A socket does so by itself.
+    /// Ends in good order what has sent its last frame and is dropped next. A socket does so by itself.
     pub(crate) fn end(&mut self) {
         match self {
             Self::Socket(_) => {}
+            // What the peer still sends is then answered with NO_ERROR, at which nobody may forget what was sent before (RFC 9113, 8.1).
             Self::Http2(stream) => stream.end(),
         }
     }
