@@ -262,8 +262,8 @@ def talk(connection, pipe):
     connection.open().ask("and another")
 
 
-def environment(connection, ready):
-    """The application prints its environment; what a call is told is what HTTP/1.1 would tell."""
+def environment(connection, *more):
+    """The application prints its environment; `more` are further fields, NAME=VALUE."""
     fields = [
         ("origin", f"https://{HOST}:{connection.port}"),
         ("cookie", "first=1"),
@@ -271,6 +271,7 @@ def environment(connection, ready):
         ("cookie", "second=2"),
         ("x-several", "a"),
         ("x-several", "b"),
+        *(tuple(field.split("=", 1)) for field in more),
     ]
     stream = connection.open("/room?x=1", fields)
     stream.send("two words")
@@ -474,25 +475,21 @@ def paused(connection):
     print(sent)
 
 
-def vanish(connection, how):
-    """The browser goes while its call runs."""
+def vanish(connection, how, messages):
+    """The browser goes while its call runs and so many messages wait."""
     stream = connection.open()
-    stream.send("a call that waits")
+    for _ in range(int(messages)):
+        stream.send("a call that waits")
     print("sent", flush=True)
     sys.stdin.readline()
     if how == "reset":
         stream.vanish()
-        other = connection.open()
     elif how == "end":
         stream.end()
-        other = connection.open()
     else:
         connection.socket.close()
-        other = None
     print("gone", flush=True)
     sys.stdin.readline()
-    if other:
-        other.close()
 
 
 def drain(connection):
@@ -529,6 +526,14 @@ def hold(connection, count):
     for stream in streams:
         stream.ask("still open")
     print("all right", flush=True)
+
+
+def hold_silently(connection, count):
+    """The same, and nothing is sent."""
+    streams = [connection.open() for _ in range(int(count))]
+    print(connection.local_port(), flush=True)
+    sys.stdin.readline()
+    assert streams
 
 
 def main(scenario, port, authority, *more):
