@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::process::Signal;
 use support::authority::Authority;
-use support::{Setup, Wootz, installed, repository, run, wait_until};
+use support::{Setup, Wootz, installed, process, repository, run, wait_until};
 
 /// A server with TLS, and the authority that a client has to trust.
 fn served(setup: Setup) -> (Authority, Wootz) {
@@ -117,7 +117,7 @@ fn node_http2_and_ws_talk_on_several_streams() {
 #[test]
 fn chromium_uses_the_connection_of_its_page_for_websockets_too() {
     installed("tests/node/node_modules/playwright-core");
-    let setup = Setup::sh("cat; printf '%s' \"$HTTP_COOKIE\" > cookies").setting("application.message", "\"body\"");
+    let setup = Setup::sh("cat; printf '%s\\n' \"$HTTP_COOKIE\" > cookies").setting("application.message", "\"body\"");
     let (_authority, wootz) = served(setup.setting("application.subprotocols", "[\"v1\", \"v2\"]").dev());
     let mut browser = Player::start(
         Command::new("node")
@@ -292,15 +292,17 @@ fn stream_whose_calls_are_behind_is_not_read_and_its_sibling_is_served() {
 
 #[test]
 fn call_is_ended_when_its_browser_has_gone_however_it_goes() {
-    let application = "trap 'echo ended > ended; exit' TERM; echo started > started; while :; do sleep 0.05; done";
+    let application = "sleep 600 & echo $$ $! >pids; wait";
     for (how, messages) in [("reset", "1"), ("reset", "200"), ("end", "1"), ("close", "200")] {
         let (authority, wootz) = served(Setup::sh(application).setting("application.message", "\"body\""));
         let mut browser = Player::start(&mut python("vanish", &authority, &wootz, &[how, messages]));
         assert_eq!(browser.says(), "sent");
-        wootz.wait_for_file("started");
+        let pids = wootz.wait_for_file("pids");
         browser.go_on();
         assert_eq!(browser.says(), "gone", "{how}");
-        wootz.wait_for_file("ended");
+        for pid in pids.split_whitespace().map(|pid| pid.parse().expect("a process id")) {
+            wait_until(&format!("the call has ended after {how}"), || (!process::runs(pid)).then_some(()));
+        }
         wait_until("the connection is gone", || (open(&wootz) == 0).then_some(()));
     }
 }

@@ -33,6 +33,8 @@ enum Event {
     /// The connection is over, or has to be.
     Due(Due),
     ServerEnds,
+    /// The server ends, and every stream has.
+    Finished,
     /// It is closed, in good order or with this reason.
     Closed(Option<h2::Error>),
 }
@@ -49,7 +51,7 @@ pub(super) async fn serve(shard: Rc<Shard>, tls: TlsStream, way: Way, first: Vec
         () = shard.until_ending() => return,
     };
     let mut served = match greeted {
-        Ok(connection) => Served { shard, way, link, connection, requests: 0 },
+        Ok(connection) => Served { shard, way, link, connection, requests: 0, told_to_go: false },
         Err(error) => return note_end(&shard, way, &Event::Closed(Some(error)), true),
     };
     served.run().await;
@@ -62,6 +64,7 @@ struct Served {
     link: Rc<Link>,
     connection: Http2Connection,
     requests: u64,
+    told_to_go: bool,
 }
 
 impl Served {
@@ -69,19 +72,16 @@ impl Served {
         loop {
             match self.next().await {
                 Event::Request(request, respond) => self.begin(request, respond),
-                Event::ServerEnds => {
-                    self.link.leave(Instant::now());
-                    self.connection.graceful_shutdown();
-                }
+                // Each WebSocket is closed by its own driver, and a request gets 503. GOAWAY comes last: some clients (Python's h2) hear nothing after it.
+                Event::ServerEnds => self.link.leave(Instant::now()),
+                Event::Finished => self.go_away(Reason::NO_ERROR),
                 event @ Event::Due(Due::Unused) => {
                     note_end(&self.shard, self.way, &event, self.requests == 0);
-                    self.link.leave(Instant::now());
-                    self.connection.graceful_shutdown();
+                    self.go_away(Reason::NO_ERROR);
                 }
                 event @ Event::Flood => {
                     note_end(&self.shard, self.way, &event, true);
-                    self.link.leave(Instant::now());
-                    self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    self.go_away(Reason::ENHANCE_YOUR_CALM);
                 }
                 event @ (Event::Due(Due::Evicted | Due::Left) | Event::Closed(_)) => {
                     return note_end(&self.shard, self.way, &event, false);
@@ -90,16 +90,27 @@ impl Served {
         }
     }
 
+    /// Says so, with the last request that was heard: the peer may repeat later ones elsewhere. What is still open is reset.
+    fn go_away(&mut self, reason: Reason) {
+        self.link.leave(Instant::now());
+        self.told_to_go = true;
+        self.connection.abrupt_shutdown(reason);
+    }
+
     async fn next(&mut self) -> Event {
-        let Self { shard, link, connection, .. } = self;
-        let is_leaving = link.is_leaving();
+        let Self { shard, link, connection, told_to_go, .. } = self;
+        let (is_leaving, told_to_go) = (link.is_leaving(), *told_to_go);
         let work = poll_fn(|context| {
             link.begin_turn();
             match connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Event::Request(request, respond)),
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Event::Closed(Some(error))),
                 Poll::Ready(None) => Poll::Ready(Event::Closed(None)),
-                Poll::Pending if link.is_flooded() && !link.is_leaving() => Poll::Ready(Event::Flood),
+                Poll::Pending if link.is_closing() || told_to_go => Poll::Pending,
+                Poll::Pending if link.is_flooded() => Poll::Ready(Event::Flood),
+                Poll::Pending if is_leaving && !link.is_held() && !connection.has_streams() => {
+                    Poll::Ready(Event::Finished)
+                }
                 Poll::Pending => Poll::Pending,
             }
         });
@@ -133,7 +144,7 @@ fn note_end(shard: &Shard, way: Way, event: &Event, is_refusal: bool) {
         Event::Closed(Some(error)) if !error.is_io() => {
             tracing::info!(%remote, reason = %error, "HTTP/2 connection closed");
         }
-        Event::Closed(_) | Event::Due(_) | Event::ServerEnds | Event::Request(..) => {
+        Event::Closed(_) | Event::Due(_) | Event::ServerEnds | Event::Finished | Event::Request(..) => {
             tracing::debug!(%remote, "HTTP/2 connection closed");
         }
     }

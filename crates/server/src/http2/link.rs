@@ -44,8 +44,10 @@ pub(crate) struct Link {
     held: Cell<usize>,
     /// Since when nobody does; also the connection's beginning.
     idle_since: Cell<Instant>,
-    /// Since when the peer knows that it has to go.
+    /// Since when the connection has to go.
     leaving_since: Cell<Option<Instant>>,
+    /// Whether its socket is being closed.
+    closing: Cell<bool>,
     changed: Notify,
     turn_bytes: Cell<usize>,
     debt: Cell<i64>,
@@ -74,6 +76,7 @@ impl Link {
             held: Cell::new(0),
             idle_since: Cell::new(now),
             leaving_since: Cell::new(None),
+            closing: Cell::new(false),
             changed: Notify::new(),
             turn_bytes: Cell::new(0),
             debt: Cell::new(0),
@@ -90,7 +93,7 @@ impl Link {
         Held(Rc::clone(self))
     }
 
-    /// The peer knows that it has to go.
+    /// The connection has to go, as soon as nobody uses it.
     pub(crate) fn leave(&self, now: Instant) {
         if self.leaving_since.get().is_none() {
             self.leaving_since.set(Some(now));
@@ -100,6 +103,20 @@ impl Link {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving_since.get().is_some()
+    }
+
+    /// The socket is being closed, whatever the reason.
+    pub(crate) fn close(&self, now: Instant) {
+        self.closing.set(true);
+        self.leave(now);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.get() > 0
     }
 
     /// A request did not become a WebSocket.

@@ -139,7 +139,7 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        wire.link.leave(Instant::now());
+        wire.link.close(Instant::now());
         if wire.end == End::NotYet {
             ready!(wire.tls.poll_shutdown(context))?;
             wire.end = End::Ours { read: 0 };
