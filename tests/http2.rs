@@ -132,7 +132,7 @@ fn chromium_uses_the_connection_of_its_page_for_websockets_too() {
     assert_eq!(rows.len(), 2, "the page's own and another: {rows:#?}");
     assert!(rows.iter().all(|row| row["http"] == "2" && row["address"] == rows[0]["address"]), "{rows:#?}");
     // It sends each cookie as a field of its own.
-    assert_eq!(wootz.wait_for_file("cookies"), "first=1; PHPSESSID=abc; last=2");
+    assert_eq!(wootz.wait_for_file("cookies").trim_end(), "first=1; PHPSESSID=abc; last=2");
     browser.go_on();
     assert_eq!(browser.says(), "all right");
 }

@@ -528,7 +528,10 @@ impl Connection {
         match &mut self.stage {
             Stage::Open | Stage::Draining { finished_writing: true } => Ok(()),
             Stage::Flushing => {
-                self.mailbox.with_stream(|stream| Ok(stream.end()))?;
+                self.mailbox.with_stream(|stream| {
+                    stream.end();
+                    Ok(())
+                })?;
                 Err(Over::Closed)
             }
             Stage::Draining { finished_writing } => {

@@ -27,7 +27,7 @@ use crate::tls::TlsStream;
 
 /// What the connection's task has to look after.
 enum Event {
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    Request(Box<Request<RecvStream>>, SendResponse<Bytes>),
     /// The peer costs more than it may.
     Flood,
     /// The connection is over, or has to be.
@@ -71,7 +71,7 @@ impl Served {
     async fn run(&mut self) {
         loop {
             match self.next().await {
-                Event::Request(request, respond) => self.begin(request, respond),
+                Event::Request(request, respond) => self.begin(*request, respond),
                 // Each WebSocket is closed by its own driver, and a request gets 503. GOAWAY comes last: some clients (Python's h2) hear nothing after it.
                 Event::ServerEnds => self.link.leave(Instant::now()),
                 Event::Finished => self.go_away(Reason::NO_ERROR),
@@ -103,7 +103,7 @@ impl Served {
         let work = poll_fn(|context| {
             link.begin_turn();
             match connection.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Event::Request(request, respond)),
+                Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Event::Request(Box::new(request), respond)),
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Event::Closed(Some(error))),
                 Poll::Ready(None) => Poll::Ready(Event::Closed(None)),
                 Poll::Pending if link.is_closing() || told_to_go => Poll::Pending,
