@@ -264,7 +264,7 @@ async fn proxy_header(
 }
 
 /// Finds the browser behind proxies that are trusted. Where they tell no port it has the one that their own connection came from, which no other
-/// living connection of theirs has.
+/// living connection of theirs has, but for the streams of one of HTTP/2.
 fn find_browser(shard: &Shard, request: &Request<'_>, sender: &mut Sender) {
     let listen = &shard.config.listen;
     if !sender.is_trusted {
