@@ -52,7 +52,10 @@ pub(super) async fn serve(shard: Rc<Shard>, tls: TlsStream, way: Way, first: Vec
     };
     let mut served = match greeted {
         Ok(connection) => Served { shard, way, link, connection, requests: 0, told_to_go: false },
-        Err(error) => return note_end(&shard, way, &Event::Closed(Some(error)), true),
+        Err(error) => {
+            let is_refusal = !error.is_io();
+            return note_end(&shard, way, &Event::Closed(Some(error)), is_refusal);
+        }
     };
     served.run().await;
 }
@@ -101,18 +104,25 @@ impl Served {
         let Self { shard, link, connection, told_to_go, .. } = self;
         let (is_leaving, told_to_go) = (link.is_leaving(), *told_to_go);
         let work = poll_fn(|context| {
-            link.begin_turn();
             match connection.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => Poll::Ready(Event::Request(Box::new(request), respond)),
-                Poll::Ready(Some(Err(error))) => Poll::Ready(Event::Closed(Some(error))),
-                Poll::Ready(None) => Poll::Ready(Event::Closed(None)),
-                Poll::Pending if link.is_closing() || told_to_go => Poll::Pending,
-                Poll::Pending if link.is_flooded() => Poll::Ready(Event::Flood),
-                Poll::Pending if is_leaving && !link.is_held() && !connection.has_streams() => {
-                    Poll::Ready(Event::Finished)
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    return Poll::Ready(Event::Request(Box::new(request), respond));
                 }
-                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Event::Closed(Some(error))),
+                Poll::Ready(None) => return Poll::Ready(Event::Closed(None)),
+                Poll::Pending => {}
             }
+            if !link.is_closing() && !told_to_go {
+                if link.is_flooded() {
+                    return Poll::Ready(Event::Flood);
+                }
+                if is_leaving && !link.is_held() && !connection.has_streams() {
+                    return Poll::Ready(Event::Finished);
+                }
+            }
+            // However many requests came in this turn, it was one.
+            link.end_turn();
+            Poll::Pending
         });
         tokio::select! {
             biased;

@@ -150,8 +150,8 @@ impl Link {
         }
     }
 
-    /// The connection is looked at by its thread.
-    pub(crate) fn begin_turn(&self) {
+    /// The others of the thread have their turn.
+    pub(crate) fn end_turn(&self) {
         self.turn_bytes.set(0);
     }
 
