@@ -8,6 +8,7 @@ mod client;
 mod fastcgi;
 mod herd;
 mod http;
+mod http2;
 mod lifetimes;
 mod pinning;
 mod pool;

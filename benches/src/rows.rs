@@ -8,6 +8,7 @@ mod fpm;
 mod fpm_many;
 mod handshakes;
 mod http;
+mod http2;
 mod identity;
 mod isolate;
 mod lifetimes;
@@ -38,7 +39,7 @@ pub struct Row {
 }
 
 /// All of them, in the order of the table.
-pub const ALL: [Row; 17] = [
+pub const ALL: [Row; 18] = [
     memory::ROW,
     push::ROW,
     control::ROW,
@@ -56,6 +57,7 @@ pub const ALL: [Row; 17] = [
     identity::RECHECK_ROW,
     session::ROW,
     tls::ROW,
+    http2::ROW,
 ];
 
 /// Starts the real server on the core of the servers with `application` (program and arguments) behind it.

@@ -1,6 +1,6 @@
 //! The embedding example `echo` behind TLS: `tls_echo ADDRESS CERT KEY`.
 
-use wootz_server::config::{Address, CertificateSettings, Tls};
+use wootz_server::config::{Address, CertificateSettings, Http2, Tls};
 use wootz_server::{Application, Call, CallError, CallEvent, Config, Replies, Server};
 
 struct Echo;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.listen.addresses = vec![Address::Tcp(address.parse()?)];
     let certificate = CertificateSettings { cert: cert.into(), key: key.into(), passphrase_file: None };
-    config.tls = Some(Tls { certificates: vec![certificate] });
+    config.tls = Some(Tls { certificates: vec![certificate], http2: Http2::Offered });
     Server::new(config, || Ok(Echo)).start()?.wait()?;
     Ok(())
 }

@@ -202,11 +202,11 @@ fn handshakes(server: &Server, client: &Arc<ClientConfig>, kind: HandshakeKind) 
 }
 
 /// Seconds.
-fn cpu(servers: &[&Server]) -> io::Result<f64> {
+pub(super) fn cpu(servers: &[&Server]) -> io::Result<f64> {
     servers.iter().map(|server| Ok(server.family_cpu()?.as_secs_f64())).sum()
 }
 
-fn launch(program: &Path, certificate: &Certificate) -> io::Result<Server> {
+pub(super) fn launch(program: &Path, certificate: &Certificate) -> io::Result<Server> {
     Server::launch(&Launch {
         program,
         arguments: &["{address}", "{directory}/cert.pem", "{directory}/key.pem"],

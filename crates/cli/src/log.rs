@@ -28,6 +28,8 @@ pub(crate) enum Format {
 pub(crate) fn start(log: Log) {
     // Everything of ours begins with this name. What libraries have to say below WARN is about their inside.
     let targets = Targets::new().with_default(log.level.min(LevelFilter::WARN)).with_target("wootz", log.level);
+    // It warns of what peers do. We say that ourselves, once for a connection.
+    let targets = targets.with_target("h2", log.level.min(LevelFilter::ERROR));
     // A reader of the log that went away is no reason to end: what can't be written is dropped, not reported by a panic.
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(wants_colour()).log_internal_errors(false);
     let lines = match log.format {

@@ -235,6 +235,13 @@ pub(crate) static TABLE: &[Row] = &[
         "Most keys are guarded by the permissions of their file alone.",
     ),
     row(
+        "tls.http2",
+        Kind::Bool,
+        "true",
+        "Speak HTTP/2 with who asks for it, and WebSocket over it (RFC 8441): a browser that has a connection for the page uses it for its WebSockets too; false: HTTP/1.1 for all",
+        "Browsers that find no HTTP/2 use HTTP/1.1, and the other way round.",
+    ),
+    row(
         "identity.provider",
         Kind::Choice(&["session", "application", "jwt", "none"]),
         r#""session""#,

@@ -52,6 +52,17 @@ pub enum Mode {
 pub struct Tls {
     /// At least one. The first is shown to whoever asks for an unknown name or none. The files are looked at again every ten seconds.
     pub certificates: Vec<CertificateSettings>,
+    /// Whether HTTP/2 is spoken with who asks for it.
+    pub http2: Http2,
+}
+
+/// Whether HTTP/2 is spoken, and WebSocket over it (RFC 8441). It begins inside TLS only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http2 {
+    /// With who asks for it (ALPN `h2`); everybody else gets HTTP/1.1.
+    Offered,
+    /// With nobody: all get HTTP/1.1.
+    Never,
 }
 
 /// Where browsers connect.

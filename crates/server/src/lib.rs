@@ -1,6 +1,6 @@
 //! The wootz server as a library: a browser's message becomes a call of an [`Application`], and what that replies goes back.
 //!
-//! The way of a message, one room after the other: [`config`] says how → `listener` (1 accept) → `tls` (2 TLS, where it is set) → `http` (3 upgrade) →
+//! The way of a message, one room after the other: [`config`] says how → `listener` (1 accept) → `tls` (2 TLS, where it is set; `http2` above it, where a browser asks) → `http` (3 upgrade) →
 //! `identity` (4 who) → `connection` (5 alive) → `dispatch` (6 whose turn) → the application → `connection`. What comes from
 //! outside comes through `push`. A `shard` is one thread with its own connections.
 //!
@@ -20,6 +20,7 @@ mod control;
 mod dispatch;
 mod events;
 mod http;
+mod http2;
 mod identity;
 mod listener;
 mod metrics;

@@ -16,6 +16,7 @@ pub(crate) struct Counters {
     refused: AtomicU64,
     refused_by: [AtomicU64; REFUSED_BY],
     opened: AtomicU64,
+    opened_over_http2: AtomicU64,
     closed: AtomicU64,
     messages: AtomicU64,
     calls_succeeded: AtomicU64,
@@ -135,6 +136,10 @@ impl Counters {
         add(&self.opened, 1);
     }
 
+    pub(crate) fn opened_over_http2(&self) {
+        add(&self.opened_over_http2, 1);
+    }
+
     pub(crate) fn closed(&self) {
         add(&self.closed, 1);
     }
@@ -216,6 +221,8 @@ pub struct ConnectionStatus {
     pub open: u64,
     /// Opened since the start.
     pub opened: u64,
+    /// Of these, as streams of HTTP/2 (RFC 8441).
+    pub opened_over_http2: u64,
     /// Accepted sockets since the start, whatever became of them.
     pub accepted: u64,
     /// Handshakes answered with an error.
@@ -371,6 +378,7 @@ pub(crate) fn sum<'c>(
     let connections = ConnectionStatus {
         open: opened.saturating_sub(total(|shard| &shard.closed)),
         opened,
+        opened_over_http2: total(|shard| &shard.opened_over_http2),
         accepted: total(|shard| &shard.accepted),
         refused: total(|shard| &shard.refused),
         refused_by: RefusalStatus {

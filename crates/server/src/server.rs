@@ -161,7 +161,8 @@ impl Server {
     /// Whatever can't be had; nothing is left behind then.
     pub fn start(self) -> Result<Running, StartError> {
         let config = Arc::new(self.config);
-        let certificates = config.tls.as_ref().map(|tls| LoadedCertificates::load(&tls.certificates)).transpose()?;
+        let certificates =
+            config.tls.as_ref().map(|tls| LoadedCertificates::load(&tls.certificates, tls.http2)).transpose()?;
         let bound = listener::bind(&config.listen, certificates.as_ref().map(LoadedCertificates::acceptor))?;
         let control = config.control.as_ref().map(ControlSocket::bind).transpose()?;
         let http = config.control.as_ref().and_then(|control| control.http.as_ref()).map(HttpListener::bind);

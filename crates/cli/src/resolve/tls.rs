@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use wootz_server::config::{Address, CertificateSettings, Certificates, Tls};
+use wootz_server::config::{Address, CertificateSettings, Certificates, Http2, Tls};
 
 use super::Resolver;
 
@@ -12,6 +12,7 @@ impl Resolver<'_> {
         let settings = self.settings;
         let (certs, keys) = (settings.files("tls.cert"), settings.files("tls.key"));
         let passphrase_file = Some(settings.text("tls.key_passphrase_file")).filter(|path| !path.is_empty());
+        let http2 = if settings.flag("tls.http2") { Http2::Offered } else { Http2::Never };
         match (certs.len(), keys.len()) {
             (0, 0) => {
                 if passphrase_file.is_some() {
@@ -27,12 +28,20 @@ impl Resolver<'_> {
                     &format!("has {keys} for {certs} in tls.cert: each needs its own, in the same order"),
                 );
             }
-            _ => return self.certificates(certs, keys, passphrase_file),
+            _ => {
+                let certificates = self.certificates(certs, keys, passphrase_file);
+                return Some(Tls { certificates, http2 });
+            }
         }
         None
     }
 
-    fn certificates(&mut self, certs: &[String], keys: &[String], passphrase_file: Option<&str>) -> Option<Tls> {
+    fn certificates(
+        &mut self,
+        certs: &[String],
+        keys: &[String],
+        passphrase_file: Option<&str>,
+    ) -> Vec<CertificateSettings> {
         // Named in the log and in `wootz status`, which are read elsewhere.
         let absolute = |path: &str| std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
         let pairs = certs.iter().zip(keys);
@@ -60,6 +69,6 @@ impl Resolver<'_> {
         if addresses.iter().all(|address| matches!(address, Address::Unix(_) | Address::Plain(_))) {
             self.problem("tls.cert", "is shown to nobody: listen.address has only Unix sockets and plain: addresses");
         }
-        Some(Tls { certificates })
+        certificates
     }
 }

@@ -39,6 +39,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 /// One header field.
@@ -117,7 +119,7 @@ fn refusal_of(error: httparse::Error) -> Refusal {
 }
 
 /// RFC 9112, 3.2: a path or an absolute URI, in visible ASCII. Section 3 of RFC 6455: a fragment MUST NOT be used.
-fn check_target(target: &str) -> Result<(), Refusal> {
+pub(super) fn check_target(target: &str) -> Result<(), Refusal> {
     let visible = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
     if visible && (target.starts_with('/') || split_absolute(target).is_some()) {
         Ok(())
@@ -135,7 +137,7 @@ fn split_absolute(target: &str) -> Option<(&str, &str)> {
 }
 
 /// RFC 9112, 6.3: a length that two programs could read differently is refused, whatever the method.
-fn check_body_length(request: &Request<'_>) -> Result<(), Refusal> {
+pub(super) fn check_body_length(request: &Request<'_>) -> Result<(), Refusal> {
     let mut lengths = request.all("content-length");
     let Some(length) = lengths.next() else { return Ok(()) };
     let number = !length.is_empty() && length.iter().all(u8::is_ascii_digit);

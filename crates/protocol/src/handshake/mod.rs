@@ -1,17 +1,18 @@
 //! The opening handshake (RFC 6455, section 4) over HTTP/1.1: reading a request head, accepting or refusing it, and a
-//! client's side.
+//! client's side. The same over HTTP/2 (RFC 8441), once somebody has read the request: [`http2`].
 //!
 //! A head is refused where readers could differ about it (bare line feeds, folded lines, two lengths): behind a proxy,
 //! a request that two programs read differently is an attack.
 
 pub mod client;
 mod head;
+pub mod http2;
 mod refusal;
 mod server;
 
 pub use head::{HeadLimits, Header, Parsed, Request, Version, parse};
 pub use refusal::{Refusal, response};
-pub use server::{Acceptance, accept};
+pub use server::{Acceptance, Subprotocols, accept};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -38,6 +38,14 @@ pub enum Refusal {
     UnsupportedVersion,
     /// `Sec-WebSocket-Protocol` is not a list of tokens.
     InvalidSubprotocol,
+    /// HTTP/2: a GET where only an extended CONNECT opens a WebSocket.
+    MissingConnect,
+    /// HTTP/2: another method than CONNECT.
+    OnlyConnect,
+    /// HTTP/2: a CONNECT without `:protocol` asks for a tunnel, and this is no proxy.
+    MissingProtocol,
+    /// HTTP/2: `:protocol` is not `websocket`.
+    UnknownProtocol,
 }
 
 impl Refusal {
@@ -55,10 +63,14 @@ impl Refusal {
             | Self::MissingConnection
             | Self::InvalidKey
             | Self::InvalidVersion
-            | Self::InvalidSubprotocol => 400,
-            Self::MethodNotAllowed => 405,
+            | Self::InvalidSubprotocol
+            | Self::MissingConnect
+            | Self::MissingProtocol => 400,
+            Self::MethodNotAllowed | Self::OnlyConnect => 405,
             Self::UnsupportedVersion => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            // RFC 9220, section 3, says it for HTTP/3, and RFC 8441 nothing else.
+            Self::UnknownProtocol => 501,
         }
     }
 
@@ -81,19 +93,28 @@ impl Refusal {
             Self::InvalidVersion => "exactly one Sec-WebSocket-Version needed",
             Self::UnsupportedVersion => "only WebSocket version 13 is served",
             Self::InvalidSubprotocol => "Sec-WebSocket-Protocol is not a list of tokens",
+            Self::MissingConnect => "not a WebSocket handshake: CONNECT with :protocol = websocket needed over HTTP/2",
+            Self::OnlyConnect => "only CONNECT opens a WebSocket over HTTP/2",
+            Self::MissingProtocol => "not a WebSocket handshake: :protocol = websocket needed",
+            Self::UnknownProtocol => "only :protocol = websocket is served",
         }
     }
 
-    /// The whole HTTP answer, with the fields that the status asks for.
-    pub fn response(self) -> Vec<u8> {
+    /// The fields that the status asks for. HTTP/2 has no `Upgrade`.
+    pub fn headers(self) -> &'static [(&'static str, &'static str)] {
         // Section 4.4: the answer to a wrong version MUST name the versions that are served. RFC 9110 asks for Upgrade
         // (15.5.22) and Allow (15.5.6).
-        let headers: &[(&str, &str)] = match self.status() {
-            426 => &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            405 => &[("Allow", "GET")],
+        match self {
+            Self::UnsupportedVersion => &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
+            Self::MethodNotAllowed => &[("Allow", "GET")],
+            Self::OnlyConnect => &[("Allow", "CONNECT")],
             _ => &[],
-        };
-        response(self.status(), headers, self.reason())
+        }
+    }
+
+    /// The whole HTTP/1.1 answer.
+    pub fn response(self) -> Vec<u8> {
+        response(self.status(), self.headers(), self.reason())
     }
 }
 
@@ -139,6 +160,7 @@ fn status_text(status: u16) -> &'static str {
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

@@ -20,8 +20,12 @@ const KEY_ENCODING: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acceptance {
     accept: String,
-    subprotocols: Vec<String>,
+    subprotocols: Subprotocols,
 }
+
+/// The subprotocols that a client offers, the preferred one first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subprotocols(Vec<String>);
 
 /// Checks everything that section 4.2.1 asks of a client's request.
 ///
@@ -48,13 +52,17 @@ pub fn accept(request: &Request<'_>) -> Result<Acceptance, Refusal> {
     if request.has_body() {
         return Err(Refusal::UnexpectedBody);
     }
-    match request.single("sec-websocket-version") {
-        Some(b"13") => {}
-        Some(_) => return Err(Refusal::UnsupportedVersion),
-        None => return Err(Refusal::InvalidVersion),
-    }
+    check_websocket_version(request)?;
     let key = request.single("sec-websocket-key").filter(|key| is_key(key)).ok_or(Refusal::InvalidKey)?;
-    Ok(Acceptance { accept: accept_value(key), subprotocols: subprotocols(request)? })
+    Ok(Acceptance { accept: accept_value(key), subprotocols: Subprotocols::of(request)? })
+}
+
+pub(super) fn check_websocket_version(request: &Request<'_>) -> Result<(), Refusal> {
+    match request.single("sec-websocket-version") {
+        Some(b"13") => Ok(()),
+        Some(_) => Err(Refusal::UnsupportedVersion),
+        None => Err(Refusal::InvalidVersion),
+    }
 }
 
 fn is_key(value: &[u8]) -> bool {
@@ -62,31 +70,41 @@ fn is_key(value: &[u8]) -> bool {
 }
 
 /// A host with or without a port: nothing in it that could be taken for another part of a URI.
-fn is_host(value: &[u8]) -> bool {
+pub(super) fn is_host(value: &[u8]) -> bool {
     !value.is_empty() && value.iter().all(|byte| byte.is_ascii_graphic() && !b"/?#@,\\\"<>".contains(byte))
 }
 
-fn subprotocols(request: &Request<'_>) -> Result<Vec<String>, Refusal> {
-    list_elements(request.all("sec-websocket-protocol"))
-        .map(|name| {
-            let name = std::str::from_utf8(name).ok().filter(|name| is_token(name.as_bytes()));
-            name.map(str::to_owned).ok_or(Refusal::InvalidSubprotocol)
-        })
-        .collect()
+impl Subprotocols {
+    pub(super) fn of(request: &Request<'_>) -> Result<Self, Refusal> {
+        list_elements(request.all("sec-websocket-protocol"))
+            .map(|name| {
+                let name = std::str::from_utf8(name).ok().filter(|name| is_token(name.as_bytes()));
+                name.map(str::to_owned).ok_or(Refusal::InvalidSubprotocol)
+            })
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// All of them.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Whether this one is among them.
+    pub fn offer(&self, name: &str) -> bool {
+        self.0.iter().any(|offered| offered == name)
+    }
+
+    /// The client's most preferred one among `served`.
+    pub fn choose<S: AsRef<str>>(&self, served: &[S]) -> Option<&str> {
+        self.0.iter().map(String::as_str).find(|offered| served.iter().any(|served| served.as_ref() == *offered))
+    }
 }
 
 impl Acceptance {
-    /// The subprotocols that the client offered, the preferred one first.
-    pub fn subprotocols(&self) -> &[String] {
+    /// What the client offers.
+    pub fn subprotocols(&self) -> &Subprotocols {
         &self.subprotocols
-    }
-
-    /// The client's most preferred subprotocol among `served`.
-    pub fn choose_subprotocol<S: AsRef<str>>(&self, served: &[S]) -> Option<&str> {
-        self.subprotocols
-            .iter()
-            .map(String::as_str)
-            .find(|offered| served.iter().any(|served| served.as_ref() == *offered))
     }
 
     /// The 101 that opens the WebSocket.
@@ -98,7 +116,7 @@ impl Acceptance {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
         );
         out.push_str(&self.accept);
-        if let Some(chosen) = subprotocol.filter(|chosen| self.subprotocols.iter().any(|offered| offered == chosen)) {
+        if let Some(chosen) = subprotocol.filter(|chosen| self.subprotocols.offer(chosen)) {
             out.push_str("\r\nSec-WebSocket-Protocol: ");
             out.push_str(chosen);
         }

@@ -237,9 +237,9 @@ fn absolute_target_is_read_by_its_path() {
 fn chosen_subprotocol_is_one_that_was_offered() {
     let head = with("Sec-WebSocket-Protocol: v2.chat, ,v1.chat");
     let acceptance = acceptance(&head).unwrap();
-    assert_eq!(acceptance.subprotocols(), ["v2.chat", "v1.chat"]);
-    assert_eq!(acceptance.choose_subprotocol(&["v1.chat", "v2.chat"]), Some("v2.chat"));
-    assert_eq!(acceptance.choose_subprotocol(&["V1.chat"]), None);
+    assert_eq!(acceptance.subprotocols().names(), ["v2.chat", "v1.chat"]);
+    assert_eq!(acceptance.subprotocols().choose(&["v1.chat", "v2.chat"]), Some("v2.chat"));
+    assert_eq!(acceptance.subprotocols().choose(&["V1.chat"]), None);
     let names = |response: Vec<u8>| {
         String::from_utf8(response).unwrap().contains("\r\nSec-WebSocket-Protocol: v1.chat\r\n\r\n")
     };

@@ -2,6 +2,7 @@
 
 mod bad_frames;
 mod closing;
+mod extended_connect;
 mod handshake;
 mod keepalive;
 mod messages;

@@ -21,11 +21,11 @@ use wootz_runner::{CallEvent, Caller, Message, Utf8Bytes};
 
 use super::calls::{self, Calls, Owner, Request};
 use super::mailbox::{Ending, Mailbox, MailboxKind};
+use super::stream::Stream;
 use crate::admission::Place;
 use crate::config::{Notify, TextPing};
 use crate::events::Kind;
 use crate::identity::{Verdict, Watched};
-use crate::listener::Stream;
 use crate::push::RequestPipe;
 use crate::shard::Shard;
 
@@ -45,7 +45,7 @@ pub(crate) struct Opened {
     /// What it is counted as, until it ends.
     pub(crate) place: Place,
     pub(crate) kind: MailboxKind,
-    /// The 101, the first thing that is written.
+    /// The 101, the first thing that is written. Empty where it was answered already.
     pub(crate) response: Bytes,
     /// Bytes that came behind the request head.
     pub(crate) unread: Vec<u8>,
@@ -183,6 +183,9 @@ impl Connection {
         let (user, session) = (caller.user.clone(), caller.session.clone());
         let key = shard.hub.borrow_mut().join(caller.id.0, user, session, Rc::clone(&mailbox));
         shard.counters.opened();
+        if mailbox.http2_stream().is_some() {
+            shard.counters.opened_over_http2();
+        }
         shard.tell(&caller, || Kind::Opened { remote: caller.remote });
         for channel in &opened.channels {
             if let Err(reason) = shard.join_channel(caller.id.0, channel) {
@@ -192,8 +195,8 @@ impl Connection {
         let mut connection = Self {
             shard: Rc::clone(shard),
             endpoint: Endpoint::new(Role::Server, now),
+            pipe: shard.open_request_pipe(&caller, &mailbox),
             mailbox,
-            pipe: shard.open_request_pipe(&caller),
             place: opened.place,
             caller,
             key,
@@ -231,7 +234,7 @@ impl Connection {
     fn round(&mut self, context: &mut Context<'_>) -> Result<Round, Over> {
         let now = Instant::now();
         self.obey(now);
-        self.pass_deadlines(now)?;
+        self.pass_deadlines(context, now)?;
         let was_paused = self.pause_or_resume(now);
         let read = if was_paused { 0 } else { self.read(context, now)? };
         self.poll_calls(context, now);
@@ -296,16 +299,16 @@ impl Connection {
         self.mailbox.change_caller(Arc::clone(&self.caller));
         // The pipe's name tells the user.
         if self.pipe.take().is_some() {
-            self.pipe = self.shard.open_request_pipe(&self.caller);
+            self.pipe = self.shard.open_request_pipe(&self.caller, &self.mailbox);
         }
     }
 
-    fn pass_deadlines(&mut self, now: Instant) -> Result<(), Over> {
+    fn pass_deadlines(&mut self, context: &mut Context<'_>, now: Instant) -> Result<(), Over> {
         if !self.mailbox.take_fired_timer() {
             return Ok(());
         }
         self.armed = None;
-        if self.is_paused() && self.has_hung_up() {
+        if self.is_paused() && self.has_hung_up(context) {
             return Err(Over::Vanished);
         }
         if self.blocked_since.is_some_and(|since| now >= since + self.write_stall()) {
@@ -524,7 +527,13 @@ impl Connection {
         }
         match &mut self.stage {
             Stage::Open | Stage::Draining { finished_writing: true } => Ok(()),
-            Stage::Flushing => Err(Over::Closed),
+            Stage::Flushing => {
+                self.mailbox.with_stream(|stream| {
+                    stream.end();
+                    Ok(())
+                })?;
+                Err(Over::Closed)
+            }
             Stage::Draining { finished_writing } => {
                 if let Poll::Ready(ended) = self.mailbox.with_stream(|stream| Ok(stream.poll_shutdown(context)))? {
                     *finished_writing = true;
@@ -597,14 +606,8 @@ impl Connection {
     }
 
     /// Whether the browser has closed its side, seen without reading what it sent before.
-    fn has_hung_up(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let looked = self.mailbox.with_stream(|stream| {
-            let mut descriptors = [PollFd::new(stream, PollFlags::RDHUP)];
-            poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-            Ok(descriptors[0].revents())
-        });
-        looked.is_ok_and(|events| events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    fn has_hung_up(&self, context: &mut Context<'_>) -> bool {
+        self.mailbox.with_stream(|stream| Ok(stream.has_hung_up(context))).unwrap_or(false)
     }
 
     fn end(&mut self, over: &Over) {

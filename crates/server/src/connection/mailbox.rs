@@ -15,10 +15,11 @@ use wootz_protocol::{CloseCode, Opcode, encode_unmasked};
 use wootz_runner::{Caller, Gone, Message, ReplySink};
 
 use super::requests::{Pushed, Requests, Room};
+use super::stream::Stream;
 use crate::console::Note;
 use crate::events::{Happening, Kind};
 use crate::identity::News;
-use crate::listener::{Sent, Stream};
+use crate::listener::Sent;
 use crate::push::Tally;
 use crate::shard::Shard;
 
@@ -105,6 +106,11 @@ impl Mailbox {
             Some(stream) => act(stream),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// The number of its stream, where it has no connection of its own. `None` also when it has ended.
+    pub(crate) fn http2_stream(&self) -> Option<u32> {
+        self.stream.borrow().as_ref().and_then(Stream::http2_stream)
     }
 
     /// Closes the socket.

@@ -73,6 +73,7 @@ impl Filter {
                 "id": caller.id.to_string(),
                 "user": view.user.map(|user| &**user),
                 "address": caller.remote.map(|remote| remote.to_string()),
+                "http": if view.mailbox.http2_stream().is_some() { "2" } else { "1.1" },
                 "age_seconds": now.saturating_sub(view.mailbox.opened_at()),
                 "queued_bytes": view.mailbox.outbox().queued_bytes(),
                 "channels": channels,

@@ -41,9 +41,14 @@ impl Collector for Figures {
             put(&mut encoder, name, help, &ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)))?;
         }
         // The format writes `_total` behind the name of a counter itself.
-        let counters: [(&str, &str, u64); 14] = [
+        let counters: [(&str, &str, u64); 15] = [
             ("connections_accepted", "Accepted sockets", connections.accepted),
             ("connections_opened", "Opened connections", connections.opened),
+            (
+                "connections_opened_over_http2",
+                "Opened connections that are streams of HTTP/2",
+                connections.opened_over_http2,
+            ),
             ("connections_refused", "Handshakes answered with an error", connections.refused),
             ("slow_readers", "Connections closed because they read too slowly", connections.slow_readers),
             ("messages", "Messages received", connections.messages),

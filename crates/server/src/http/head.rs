@@ -7,7 +7,7 @@ use wootz_protocol::handshake::{self, HeadLimits, Parsed, Refusal, Request};
 
 use wootz_tls::TlsError;
 
-use crate::listener::{ReadBuffer, Stream, Transport};
+use crate::listener::{ReadBuffer, Socket, Transport};
 use crate::tls;
 
 /// A whole request head, and what came behind it.
@@ -16,6 +16,14 @@ pub(crate) struct Head {
     bytes: Vec<u8>,
     head_bytes: usize,
     limits: HeadLimits,
+}
+
+/// What came first.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Head(Head),
+    /// The peer asked for HTTP/2, and these are the first bytes of it.
+    Http2(Vec<u8>),
 }
 
 /// Why there is no head.
@@ -31,24 +39,27 @@ pub(crate) enum HeadError {
 }
 
 impl Head {
-    /// Reads until the head is whole. `bytes` are those that were read already.
+    /// Reads until the head is whole, or until it is known that none of HTTP/1.1 comes. `bytes` are those that were read already.
     ///
     /// # Cancel safety
     /// What was read is lost; the socket is of no more use then.
     pub(crate) async fn read(
-        stream: &mut Stream,
+        socket: &mut Socket,
         buffer: &RefCell<ReadBuffer>,
         max_head_bytes: usize,
         mut bytes: Vec<u8>,
-    ) -> Result<Self, HeadError> {
+    ) -> Result<Received, HeadError> {
         let limits = HeadLimits { max_head_bytes, ..HeadLimits::default() };
         let mut searched = 0;
         loop {
             if bytes.len() == searched {
-                read_some(stream, buffer, &mut bytes).await?;
+                read_some(socket, buffer, &mut bytes).await?;
             }
-            if searched == 0 && matches!(stream, Stream::Plain(_)) && wootz_tls::looks_like_client_hello(&bytes) {
+            if searched == 0 && matches!(socket, Socket::Plain(_)) && wootz_tls::looks_like_client_hello(&bytes) {
                 return Err(HeadError::SpeaksTls);
+            }
+            if socket.speaks_http2() {
+                return Ok(Received::Http2(bytes));
             }
             let before = std::mem::replace(&mut searched, bytes.len());
             // A head that comes byte by byte is not parsed again for each of them.
@@ -56,7 +67,9 @@ impl Head {
                 continue;
             }
             match handshake::parse(&bytes, &limits).map_err(HeadError::Refused)? {
-                Parsed::Complete { length, .. } => return Ok(Self { head_bytes: length, bytes, limits }),
+                Parsed::Complete { length, .. } => {
+                    return Ok(Received::Head(Self { head_bytes: length, bytes, limits }));
+                }
                 Parsed::Partial => {}
             }
         }
@@ -80,8 +93,8 @@ impl Head {
 }
 
 /// Reads what is there, at least one byte.
-async fn read_some(stream: &mut Stream, buffer: &RefCell<ReadBuffer>, bytes: &mut Vec<u8>) -> Result<(), HeadError> {
-    std::future::poll_fn(|context| take(stream.poll_receive(context, &mut buffer.borrow_mut()), bytes)).await
+async fn read_some(socket: &mut Socket, buffer: &RefCell<ReadBuffer>, bytes: &mut Vec<u8>) -> Result<(), HeadError> {
+    std::future::poll_fn(|context| take(socket.poll_receive(context, &mut buffer.borrow_mut()), bytes)).await
 }
 
 /// The same for what comes before TLS.

@@ -1,12 +1,15 @@
 //! 3 · upgrade: from an accepted socket to a valid upgrade and an identity, or to an HTTP answer that says why not.
 //!
 //! Everything is decided before the 101; a refusal is a status, never a close code. The future of this module is gone when
-//! the connection begins to live.
+//! the connection begins to live. A request of HTTP/2 goes the same way from `find_browser` on.
 
+mod answer;
 mod forwarded;
 mod head;
+mod http2;
 mod origin;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Once};
@@ -14,20 +17,21 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use wootz_protocol::handshake::{self, Acceptance, Request};
+use wootz_protocol::handshake::{self, Request, Subprotocols};
 use wootz_runner::{Caller, ConnectionId};
 use wootz_session::jwt;
-use wootz_tls::{Fault, TlsError};
+use wootz_tls::Fault;
 
 use crate::admission::{NoRoom, Place};
 use crate::config::{Mode, Provider, ProxyProtocol};
-use crate::connection::{MailboxKind, Opened};
+use crate::connection::{MailboxKind, Opened, Stream};
 use crate::console;
 use crate::identity::{self, Asked, Identity, NoIdentity, Watched};
-use crate::listener::{self, Accepted, Stream, Transport, proxy_protocol};
+use crate::listener::{self, Accepted, Socket, Transport, proxy_protocol};
 use crate::metrics::RefusedBy;
 use crate::shard::Shard;
-use head::{Head, HeadError, read_before_tls};
+use answer::{Answer, NoUpgrade};
+use head::{Head, Received, read_before_tls};
 
 /// How long a refused client may take to read its answer, and how much it may still send meanwhile.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -44,20 +48,6 @@ const HOP_FIELDS: [&str; 7] = [
     "transfer-encoding",
 ];
 
-/// Why there is no connection.
-enum NoUpgrade {
-    /// The request gets this answer. The reason is for the log.
-    Answered { response: Vec<u8>, status: u16, reason: String },
-    /// No proxy speaks, or a wrong one: the socket is closed. The reason is for the log.
-    NoProxy { reason: String },
-    /// No TLS, or another than ours; the client was told in its own words. The reason is for the log.
-    NoTls(TlsError),
-    /// The oldest of too many that have sent no whole request: the socket is closed.
-    Evicted,
-    /// Nobody is there to be answered.
-    Gone,
-}
-
 /// Who sends the request, as far as is known; only its bytes can change that.
 #[derive(Debug, Clone, Copy)]
 struct Sender {
@@ -67,54 +57,42 @@ struct Sender {
     is_trusted: bool,
 }
 
-/// A valid upgrade that is not answered yet.
-struct Upgrade {
-    acceptance: Acceptance,
-    subprotocol: Option<String>,
-    kind: MailboxKind,
+/// The way that a request came.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    sender: Sender,
+    /// This end's address and port. `None`: it has none.
+    local: Option<SocketAddr>,
+    spoken: Scheme,
 }
 
-impl NoUpgrade {
-    fn status(status: u16, headers: &[(&str, &str)], text: &str, reason: impl Into<String>) -> Self {
-        Self::Answered { response: handshake::response(status, headers, text), status, reason: reason.into() }
-    }
-}
-
-impl From<handshake::Refusal> for NoUpgrade {
-    fn from(refusal: handshake::Refusal) -> Self {
-        Self::Answered { response: refusal.response(), status: refusal.status(), reason: refusal.reason().to_owned() }
-    }
-}
-
-impl From<HeadError> for NoUpgrade {
-    fn from(error: HeadError) -> Self {
-        match error {
-            HeadError::Refused(refusal) => refusal.into(),
-            HeadError::SpeaksTls => Self::Answered {
-                response: wootz_tls::ANSWER_TO_TLS.to_vec(),
-                status: 400,
-                reason: "TLS came where it is not spoken: set tls.cert and tls.key of [tls], or connect by ws://"
-                    .to_owned(),
-            },
-            HeadError::NoTls(error) => Self::NoTls(error),
-            HeadError::Gone => Self::Gone,
-        }
-    }
+/// What a socket turned out to be.
+enum Found {
+    /// One browser, let in by HTTP/1.1.
+    Browser { settled: Settled, response: Bytes, unread: Vec<u8> },
+    /// A connection of HTTP/2, on which requests come. These bytes of it did already; the first request has to be there by the deadline.
+    Http2 { first: Vec<u8>, began: Instant },
 }
 
 /// Serves one accepted socket: answers it, or lets it live as a connection.
 pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
-    let Accepted { mut stream, peer } = accepted;
+    let Accepted { mut socket, peer } = accepted;
     let is_trusted = peer.is_trusted(&shard.config.listen.trusted_proxies);
     let mut sender = Sender { address: peer.address(), is_trusted };
-    let settled = tokio::select! {
+    let found = tokio::select! {
         biased;
-        settled = settle(&shard, &mut stream, &mut sender) => settled,
+        found = find_out(&shard, &mut socket, &mut sender) => found,
         () = shard.until_ending() => Err(unavailable("the server shuts down")),
     };
-    match settled {
-        Ok(Settled { caller, kind, expires, watched, channels, place, response, unread }) => {
-            shard.open(Opened { stream, caller, kind, place, response, unread, expires, watched, channels });
+    match found {
+        Ok(Found::Browser { settled, response, unread }) => {
+            shard.open(settled.into_opened(Stream::Socket(socket), response, unread));
+        }
+        Ok(Found::Http2 { first, began }) => {
+            let way = Way { sender, local: socket.local_address(), spoken: Scheme::spoken_on(&socket) };
+            if let Socket::Tls(tls) = socket {
+                shard.spawn(http2::serve(Rc::clone(&shard), *tls, way, first, began));
+            }
         }
         Err(NoUpgrade::Gone) => {}
         // A flood of them would be one of the log's: it has been told once.
@@ -129,22 +107,32 @@ pub(crate) async fn serve(shard: Rc<Shard>, accepted: Accepted) {
                 Fault::Server => tracing::error!(remote = %sender.address, reason = %error, "TLS failed"),
                 Fault::Peer | Fault::Limit => tracing::info!(remote = %sender.address, reason = %error, "no TLS"),
             }
-            answer_in_time(&shard, &mut stream, &[]).await;
+            answer_in_time(&shard, &mut socket, &[]).await;
         }
-        Err(NoUpgrade::Answered { response, status, reason }) => {
-            if status >= 400 {
-                shard.counters.refused();
-                tracing::info!(remote = %sender.address, status, %reason, "handshake refused");
-            }
-            answer_in_time(&shard, &mut stream, &response).await;
+        Err(NoUpgrade::SpeaksTls) => {
+            let reason = "TLS came where it is not spoken: set tls.cert and tls.key of [tls], or connect by ws://";
+            note_refusal(&shard, sender, 400, reason);
+            answer_in_time(&shard, &mut socket, wootz_tls::ANSWER_TO_TLS).await;
+        }
+        Err(NoUpgrade::Answered { answer, reason }) => {
+            note_refusal(&shard, sender, answer.status, &reason);
+            answer_in_time(&shard, &mut socket, &answer.http1()).await;
         }
     }
 }
 
-async fn answer_in_time(shard: &Shard, stream: &mut Stream, response: &[u8]) {
+/// Counts and tells that a browser was not let in. The console page is no refusal.
+fn note_refusal(shard: &Shard, sender: Sender, status: u16, reason: &str) {
+    if status >= 400 {
+        shard.counters.refused();
+        tracing::info!(remote = %sender.address, status, %reason, "handshake refused");
+    }
+}
+
+async fn answer_in_time(shard: &Shard, socket: &mut Socket, response: &[u8]) {
     let unfinished = shard.handshakes.begin();
     tokio::select! {
-        _ = tokio::time::timeout(REFUSAL_TIME, answer(shard, stream, response)) => {}
+        _ = tokio::time::timeout(REFUSAL_TIME, answer(shard, socket, response)) => {}
         () = unfinished.evicted() => shard.counters.refused_by(RefusedBy::MaxHandshakes),
     }
 }
@@ -152,47 +140,79 @@ async fn answer_in_time(shard: &Shard, stream: &mut Stream, response: &[u8]) {
 /// A browser that is let in.
 struct Settled {
     caller: Arc<Caller>,
+    subprotocol: Option<String>,
     kind: MailboxKind,
     expires: Option<Instant>,
     watched: Option<Box<Watched>>,
     channels: Vec<Arc<str>>,
     place: Place,
-    response: Bytes,
-    unread: Vec<u8>,
 }
 
-async fn settle(shard: &Rc<Shard>, stream: &mut Stream, sender: &mut Sender) -> Result<Settled, NoUpgrade> {
-    let head = request_head(shard, stream, sender).await?;
+impl Settled {
+    /// With `response` still to be written.
+    fn into_opened(self, stream: Stream, response: Bytes, unread: Vec<u8>) -> Opened {
+        let Self { caller, kind, expires, watched, channels, place, subprotocol: _ } = self;
+        Opened { stream, caller, kind, place, response, unread, expires, watched, channels }
+    }
+}
+
+async fn find_out(shard: &Rc<Shard>, socket: &mut Socket, sender: &mut Sender) -> Result<Found, NoUpgrade> {
+    let began = Instant::now();
+    let head = match request_head(shard, socket, sender, began).await? {
+        Received::Head(head) => head,
+        Received::Http2(first) => return Ok(Found::Http2 { first, began }),
+    };
     let request = head.request();
-    find_browser(shard, &request, sender);
-    let remote = sender.address;
-    let upgrade = upgrade(shard, &request)?;
+    let mut way = Way { sender: *sender, local: socket.local_address(), spoken: Scheme::spoken_on(socket) };
+    find_browser(shard, &request, &mut way.sender);
+    *sender = way.sender;
+    serve_elsewhere(shard, &request)?;
+    let acceptance = handshake::accept(&request)?;
+    let settled = settle(shard, &request, acceptance.subprotocols(), way, socket.hung_up()).await?;
+    let response = Bytes::from(acceptance.response(settled.subprotocol.as_deref()));
+    let unread = head.rest().to_vec();
+    Ok(Found::Browser { settled, response, unread })
+}
+
+/// Lets a browser in whose request is a valid handshake, whatever version of HTTP it came in. It is given up when it has `gone`.
+async fn settle(
+    shard: &Rc<Shard>,
+    request: &Request<'_>,
+    offered: &Subprotocols,
+    way: Way,
+    gone: impl Future<Output = ()>,
+) -> Result<Settled, NoUpgrade> {
+    let (subprotocol, kind) = upgrade(shard, request, offered)?;
+    let remote = way.sender.address;
     let mut place = admit(shard, remote)?;
-    let (local, spoken) = (stream.local_address(), Scheme::spoken_on(stream));
-    let caller = Describe { shard, request: &request, remote, local, spoken, id: new_id()? };
-    let mut identity = identify(shard, stream, &caller).await?;
+    let caller = Describe { shard, request, remote, local: way.local, spoken: way.spoken, id: new_id()? };
+    let mut identity = identify(shard, gone, &caller).await?;
     place.take_for(identity.user.as_ref()).map_err(|no_room| full(shard, no_room))?;
-    let response = Bytes::from(upgrade.acceptance.response(upgrade.subprotocol.as_deref()));
     let (expires, watched) = (identity.expires, identity.watched.take());
-    let (channels, kind, unread) = (std::mem::take(&mut identity.channels), upgrade.kind, head.rest().to_vec());
+    let channels = std::mem::take(&mut identity.channels);
     let caller = Arc::new(caller.with_identity(identity));
-    Ok(Settled { caller, kind, expires, watched, channels, place, response, unread })
+    Ok(Settled { caller, subprotocol, kind, expires, watched, channels, place })
 }
 
 /// The request's head, within `limits.handshake_timeout`, or until too many younger ones wait for theirs.
-async fn request_head(shard: &Shard, stream: &mut Stream, sender: &mut Sender) -> Result<Head, NoUpgrade> {
+async fn request_head(
+    shard: &Shard,
+    socket: &mut Socket,
+    sender: &mut Sender,
+    began: Instant,
+) -> Result<Received, NoUpgrade> {
     let limits = &shard.config.limits;
-    let deadline = tokio::time::Instant::now() + limits.handshake_timeout;
+    let deadline = tokio::time::Instant::from_std(began) + limits.handshake_timeout;
     let unfinished = shard.handshakes.begin();
     let reading = async {
         let bytes = match shard.config.listen.proxy_protocol {
             ProxyProtocol::Absent => Vec::new(),
             ProxyProtocol::Required => {
-                let behind = proxy_header(shard, stream.transport_mut(), sender, deadline).await?;
-                stream.begin_with(behind)
+                let behind = proxy_header(shard, socket.transport_mut(), sender, deadline).await?;
+                socket.begin_with(behind)
             }
         };
-        let head = Head::read(stream, &shard.read_buffer, limits.max_head_bytes, bytes);
+        let head = Head::read(socket, &shard.read_buffer, limits.max_head_bytes, bytes);
         match tokio::time::timeout_at(deadline, head).await {
             Ok(head) => Ok(head?),
             Err(_elapsed) => {
@@ -244,7 +264,7 @@ async fn proxy_header(
 }
 
 /// Finds the browser behind proxies that are trusted. Where they tell no port it has the one that their own connection came from, which no other
-/// living connection of theirs has.
+/// living connection of theirs has, but for the streams of one of HTTP/2.
 fn find_browser(shard: &Shard, request: &Request<'_>, sender: &mut Sender) {
     let listen = &shard.config.listen;
     if !sender.is_trusted {
@@ -276,26 +296,26 @@ fn admit(shard: &Shard, remote: SocketAddr) -> Result<Place, NoUpgrade> {
 /// The answer where a limit is reached: 503 when the server is full, 429 when the browser itself has had its share.
 fn full(shard: &Shard, no_room: NoRoom) -> NoUpgrade {
     shard.counters.refused_by(no_room.refused_by());
-    let too_many = |setting: &str| {
-        NoUpgrade::status(429, &[("Retry-After", "5")], "too many connections", format!("{setting} is reached"))
-    };
+    let too_many =
+        |reason: &'static str| NoUpgrade::status(429, &[("Retry-After", "5")], "too many connections", reason);
     match no_room {
         NoRoom::MaxConnections => unavailable("limits.max_connections is reached"),
-        NoRoom::PerAddress => too_many("limits.per_address"),
-        NoRoom::PerUser => too_many("limits.per_user"),
+        NoRoom::PerAddress => too_many("limits.per_address is reached"),
+        NoRoom::PerUser => too_many("limits.per_user is reached"),
         NoRoom::TooFast(wait) => {
             let seconds = (wait.as_secs() + 1).to_string();
             let reason = "faster than limits.handshakes_per_second";
-            NoUpgrade::status(429, &[("Retry-After", &seconds)], "too many handshakes", reason)
+            NoUpgrade::status(429, &[], "too many handshakes", reason).field("Retry-After", seconds)
         }
     }
 }
 
-/// Path, page, method, handshake, origin: in this order, so that each error is about the first thing that is wrong.
-fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
+/// What is no WebSocket: the console page, and paths that are not served. It comes before the handshake's own rules, so that each error is about the
+/// first thing that is wrong.
+fn serve_elsewhere(shard: &Shard, request: &Request<'_>) -> Result<(), NoUpgrade> {
     let config = &shard.config;
-    let development = config.mode == Mode::Development;
-    if development && request.method == "GET" && request.path() == "/" && !request.wants_websocket() {
+    let is_page = request.method == "GET" && request.path() == "/" && !request.wants_websocket();
+    if config.mode == Mode::Development && is_page {
         let headers = [
             ("Content-Type", "text/html; charset=utf-8"),
             ("Content-Security-Policy", console::CONTENT_SECURITY_POLICY),
@@ -307,7 +327,16 @@ fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
     if !serves(&config.listen.path, request.path()) {
         return Err(NoUpgrade::status(404, &[], "no WebSocket here", "path is not below listen.path"));
     }
-    let acceptance = handshake::accept(request)?;
+    Ok(())
+}
+
+/// Origin, and the choice of a subprotocol, with what it stands for.
+fn upgrade(
+    shard: &Shard,
+    request: &Request<'_>,
+    offered: &Subprotocols,
+) -> Result<(Option<String>, MailboxKind), NoUpgrade> {
+    let config = &shard.config;
     if !origin::is_allowed(request, &config.identity.allowed_origins) {
         let origin = String::from_utf8_lossy(request.header("origin").unwrap_or_default()).into_owned();
         let reason = format!("origin {origin:?} is not in identity.allowed_origins");
@@ -317,31 +346,31 @@ fn upgrade(shard: &Shard, request: &Request<'_>) -> Result<Upgrade, NoUpgrade> {
     if shard.ending().is_some() {
         return Err(unavailable("the server shuts down"));
     }
-    let offers_console = || acceptance.subprotocols().iter().any(|offered| offered == console::SUBPROTOCOL);
-    let (subprotocol, kind) = if development && offers_console() {
-        (Some(console::SUBPROTOCOL.to_owned()), MailboxKind::Console)
-    } else {
-        let chosen = acceptance.choose_subprotocol(&config.calls.subprotocols);
-        // A browser whose token came as a subprotocol must be answered with one that is no secret.
-        let by_token = matches!(config.identity.provider, Provider::Jwt(_))
-            && acceptance.subprotocols().iter().any(|offered| offered == jwt::SUBPROTOCOL);
-        let chosen = chosen.or(by_token.then_some(jwt::SUBPROTOCOL));
-        (chosen.map(str::to_owned), MailboxKind::Client)
-    };
-    Ok(Upgrade { acceptance, subprotocol, kind })
+    if config.mode == Mode::Development && offered.offer(console::SUBPROTOCOL) {
+        return Ok((Some(console::SUBPROTOCOL.to_owned()), MailboxKind::Console));
+    }
+    let chosen = offered.choose(&config.calls.subprotocols);
+    // A browser whose token came as a subprotocol must be answered with one that is no secret.
+    let by_token = matches!(config.identity.provider, Provider::Jwt(_)) && offered.offer(jwt::SUBPROTOCOL);
+    let chosen = chosen.or(by_token.then_some(jwt::SUBPROTOCOL));
+    Ok((chosen.map(str::to_owned), MailboxKind::Client))
 }
 
-fn unavailable(reason: impl Into<String>) -> NoUpgrade {
+fn unavailable(reason: impl Into<Cow<'static, str>>) -> NoUpgrade {
     NoUpgrade::status(503, &[("Retry-After", "5")], "not available now", reason)
 }
 
-async fn identify(shard: &Rc<Shard>, stream: &Stream, caller: &Describe<'_>) -> Result<Identity, NoUpgrade> {
+async fn identify(
+    shard: &Rc<Shard>,
+    gone: impl Future<Output = ()>,
+    caller: &Describe<'_>,
+) -> Result<Identity, NoUpgrade> {
     let as_guest = || Arc::new(caller.with_identity(Identity::GUEST));
     let asked = Asked { request: caller.request, remote: caller.remote, caller: &as_guest };
     let settled = tokio::select! {
         biased;
         settled = identity::settle(shard, &asked) => settled,
-        () = stream.hung_up() => return Err(NoUpgrade::Gone),
+        () = gone => return Err(NoUpgrade::Gone),
     };
     settled.map_err(|refusal| {
         shard.counters.refused_by(refusal.refused_by());
@@ -368,14 +397,14 @@ fn unidentified(refusal: NoIdentity) -> NoUpgrade {
     }
 }
 
-async fn answer(shard: &Shard, stream: &mut Stream, response: &[u8]) -> std::io::Result<()> {
+async fn answer(shard: &Shard, socket: &mut Socket, response: &[u8]) -> std::io::Result<()> {
     // Before TLS is agreed on no answer can be sent, and nothing but TLS would be understood.
-    stream.send_last(if stream.can_send() { response } else { &[] }).await?;
+    socket.send_last(if socket.can_send() { response } else { &[] }).await?;
     // What is still unread when a socket is closed resets it, and the answer is lost on its way.
     let mut received = 0;
     while received < REFUSAL_BYTES {
         let read = |context: &mut Context<'_>| {
-            stream.poll_receive(context, &mut shard.read_buffer.borrow_mut()).map_ok(|read| read.len())
+            socket.poll_receive(context, &mut shard.read_buffer.borrow_mut()).map_ok(|read| read.len())
         };
         match std::future::poll_fn(read).await? {
             0 => break,
@@ -413,10 +442,10 @@ enum Scheme {
 }
 
 impl Scheme {
-    fn spoken_on(stream: &Stream) -> Self {
-        match stream {
-            Stream::Plain(_) => Self::Http,
-            Stream::Tls(_) => Self::Https,
+    fn spoken_on(socket: &Socket) -> Self {
+        match socket {
+            Socket::Plain(_) => Self::Http,
+            Socket::Tls(_) => Self::Https,
         }
     }
 

@@ -4,7 +4,7 @@
 mod address;
 mod network;
 pub(crate) mod proxy_protocol;
-mod stream;
+mod socket;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::net::{TcpListener, UnixListener};
 use wootz_tls::TlsAcceptor;
 
 pub use self::address::Address;
 pub(crate) use self::network::first_bits;
 pub use self::network::{Network, NetworkError};
-pub(crate) use self::stream::{ReadBuffer, Sent, Stream, Transport};
+pub(crate) use self::socket::{ReadBuffer, Sent, Socket, Transport};
 use crate::config::{Listen, PortTaken};
 use crate::tls::TlsStream;
 use crate::unix_socket::{self, Place, SocketFile, UnixSocketError};
@@ -114,7 +114,7 @@ pub(crate) enum Listener {
 /// A connection that nothing is known of but where it came from.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) stream: Stream,
+    pub(crate) socket: Socket,
     pub(crate) peer: Peer,
 }
 
@@ -248,8 +248,8 @@ enum PortSharing {
     No,
 }
 
-fn bind_socket(address: SocketAddr, sharing: PortSharing, only_v6: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+fn bind_socket(address: SocketAddr, sharing: PortSharing, only_v6: bool) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == PortSharing::Yes)?;
     // Inherited by every accepted socket: replies are small, and leave as soon as they are written.
@@ -306,15 +306,15 @@ impl Listener {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
             Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, address)| Accepted {
-                stream: Stream::Plain(Transport::Tcp(stream)),
+                socket: Socket::Plain(Transport::Tcp(stream)),
                 peer: Peer::of(address),
             }),
             Self::Tls(listener, acceptor) => listener.poll_accept(context).map_ok(|(stream, address)| Accepted {
-                stream: Stream::Tls(Box::new(TlsStream::new(Transport::Tcp(stream), acceptor.clone()))),
+                socket: Socket::Tls(Box::new(TlsStream::new(Transport::Tcp(stream), acceptor.clone()))),
                 peer: Peer::of(address),
             }),
             Self::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted {
-                stream: Stream::Plain(Transport::Unix(stream)),
+                socket: Socket::Plain(Transport::Unix(stream)),
                 peer: Peer::Unix { number: next_number() },
             }),
         }

@@ -189,9 +189,11 @@ impl Drop for Fifo {
     }
 }
 
-/// The name of a connection's pipe: `<user>:<address>:<port>.fifo`, with `/` as `:` and `.` as `_`. A guest's user is empty.
-pub(crate) fn request_pipe_name(user: &str, remote: std::net::SocketAddr) -> String {
-    let text = format!("{user}:{}:{}", remote.ip(), remote.port());
+/// The name of a connection's pipe: `<user>:<address>:<port>.fifo`, with `/` as `:` and `.` as `_`. A guest's user is empty. Over HTTP/2 several
+/// have the same port: each has its stream's number behind it, `<user>:<address>:<port>-<stream>.fifo`.
+pub(crate) fn request_pipe_name(user: &str, remote: std::net::SocketAddr, stream: Option<u32>) -> String {
+    let stream = stream.map(|stream| format!("-{stream}")).unwrap_or_default();
+    let text = format!("{user}:{}:{}{stream}", remote.ip(), remote.port());
     text.replace('/', ":").replace(['.', '\0'], "_") + SUFFIX
 }
 
@@ -201,7 +203,10 @@ fn is_name_of_ours(name: &str) -> bool {
     let Some((rest, port)) = stem.rsplit_once(':') else { return name == GLOBAL_NAME };
     // An IPv6 address has colons of its own, so each colon may be the one before the address.
     let is_address = |text: &str| text.replace('_', ".").parse::<std::net::IpAddr>().is_ok();
-    port.parse::<u16>().is_ok() && rest.match_indices(':').any(|(at, _)| is_address(&rest[at + 1..]))
+    let (port, stream) = port.split_once('-').unwrap_or((port, "1"));
+    port.parse::<u16>().is_ok()
+        && stream.parse::<u32>().is_ok()
+        && rest.match_indices(':').any(|(at, _)| is_address(&rest[at + 1..]))
 }
 
 fn ours(stat: &fs::Stat) -> Result<(), &'static str> {
@@ -232,9 +237,11 @@ mod tests {
         for (user, remote) in
             [("42", "127.0.0.1:5000"), ("", "127.0.0.1:1"), ("a/b.c:d", "[2001:db8::1]:65535"), ("x", "[::1]:80")]
         {
-            let name = request_pipe_name(user, remote.parse().expect("an address"));
-            assert!(is_name_of_ours(&name), "{name}");
-            assert!(!name.contains('/') && !name.trim_end_matches(SUFFIX).contains('.'), "{name}");
+            for stream in [None, Some(1), Some(u32::MAX)] {
+                let name = request_pipe_name(user, remote.parse().expect("an address"), stream);
+                assert!(is_name_of_ours(&name), "{name}");
+                assert!(!name.contains('/') && !name.trim_end_matches(SUFFIX).contains('.'), "{name}");
+            }
         }
         assert!(is_name_of_ours(GLOBAL_NAME));
         for name in [
@@ -242,6 +249,8 @@ mod tests {
             "a:b:5000.fifo",
             "127_0_0_1:5000.fifo",
             "1:127_0_0_1:x.fifo",
+            "1:127_0_0_1:5000-.fifo",
+            "1:127_0_0_1:5000-x.fifo",
             "1:127_0_0_1:5000",
             ".fifo",
             ":.fifo",

@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::unix::pipe::Receiver;
 use wootz_hub::Target;
-use wootz_runner::{ConnectionId, Message};
+use wootz_runner::{Caller, ConnectionId, Message};
 
 use super::command::{Command, message_of, request_from_pipe};
 use super::fifo::{Directory, Fifo, FifoError};
 use super::pusher::Pusher;
 use super::records::{Record, Records};
+use crate::connection::Mailbox;
 use crate::shard::Shard;
 
 /// A record that has begun and got no further byte for so long is dropped: its writer died, or forgot the end.
@@ -170,9 +171,10 @@ impl RequestPipe {
 
 impl Shard {
     /// Opens the request pipe of a connection. A connection without one works; the log says why it has none.
-    pub(crate) fn open_request_pipe(&self, caller: &wootz_runner::Caller) -> Option<Box<RequestPipe>> {
+    pub(crate) fn open_request_pipe(&self, caller: &Caller, mailbox: &Mailbox) -> Option<Box<RequestPipe>> {
         let directory = self.directory.as_ref().filter(|directory| directory.settings().requests)?;
-        let name = super::fifo::request_pipe_name(caller.user.as_deref().unwrap_or_default(), caller.remote?);
+        let user = caller.user.as_deref().unwrap_or_default();
+        let name = super::fifo::request_pipe_name(user, caller.remote?, mailbox.http2_stream());
         match RequestPipe::open(directory, name) {
             Ok(pipe) => Some(Box::new(pipe)),
             Err(error) => {

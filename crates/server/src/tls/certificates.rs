@@ -6,10 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use wootz_tls::{
-    CertificateError, CertificateProblem, CertificateSettings, Certificates, Reload, TlsAcceptor, TlsError, TlsSettings,
+    Alpn, CertificateError, CertificateProblem, CertificateSettings, Certificates, Reload, TlsAcceptor, TlsError,
+    TlsSettings,
 };
 
 use super::expiry::Expiry;
+use crate::config::Http2;
 
 /// How often the files are looked at: often enough that nobody waits for a renewal, and reading a few files costs nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -44,14 +46,19 @@ pub(crate) enum NoCertificates {
 
 impl LoadedCertificates {
     /// Reads the files. What is to be warned of was said when the settings were checked, but for an end that is near.
-    pub(crate) fn load(settings: &[CertificateSettings]) -> Result<Self, NoCertificates> {
+    pub(crate) fn load(settings: &[CertificateSettings], http2: Http2) -> Result<Self, NoCertificates> {
         if settings.is_empty() {
             let problem = CertificateProblem::NoneConfigured;
             return Err(NoCertificates::Files(vec![CertificateError { path: PathBuf::new(), problem }]));
         }
         let loaded = Certificates::load(settings.to_vec(), SystemTime::now());
         let certificates = Arc::new(loaded.map_err(NoCertificates::Files)?.0);
-        let acceptor = TlsAcceptor::new(&TlsSettings::default(), Arc::clone(&certificates))?;
+        let alpn = match http2 {
+            Http2::Offered => vec![Alpn::Http2, Alpn::Http1],
+            Http2::Never => vec![Alpn::Http1],
+        };
+        let tls = TlsSettings { alpn, ..TlsSettings::default() };
+        let acceptor = TlsAcceptor::new(&tls, Arc::clone(&certificates))?;
         let loaded = Self { certificates, acceptor, expiry: Arc::default() };
         loaded.tell_of_ends(SystemTime::now());
         Ok(loaded)

@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 use std::mem;
 use std::task::{Context, Poll, ready};
 
-use wootz_tls::{TlsAcceptor, TlsConnection, TlsError, Transmit};
+use wootz_tls::{Alpn, TlsAcceptor, TlsConnection, TlsError, Transmit};
 
 use crate::listener::{ReadBuffer, Sent, Transport};
 
@@ -84,6 +84,11 @@ impl TlsStream {
             State::New { .. } => true,
             State::Begun { tls, .. } => tls.is_handshaking(),
         }
+    }
+
+    /// Whether HTTP/2 was agreed on.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        matches!(&self.state, State::Begun { tls, .. } if tls.alpn() == Some(Alpn::Http2))
     }
 
     /// Reads until there is plaintext. The runtime's budget ends the turn of a peer that sends records without any.

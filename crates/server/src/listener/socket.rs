@@ -1,4 +1,4 @@
-//! An accepted socket, whatever its kind, and TLS above it: the driver reads and writes all of them alike.
+//! An accepted socket, whatever its kind, and TLS above it: both are read and written alike.
 //!
 //! An enum and no trait object: a read or a write is a branch and no call through a table, and an idle connection pays one word. TLS is behind
 //! a pointer, so that a connection without it pays nothing for it.
@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -20,7 +21,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The bytes of one browser, or of the proxy before it.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(crate) enum Socket {
     Plain(Transport),
     Tls(Box<TlsStream>),
 }
@@ -100,7 +101,7 @@ impl AsFd for Transport {
     }
 }
 
-impl Stream {
+impl Socket {
     pub(crate) fn transport(&self) -> &Transport {
         match self {
             Self::Plain(socket) => socket,
@@ -132,6 +133,14 @@ impl Stream {
         match self {
             Self::Plain(_) => true,
             Self::Tls(tls) => !tls.is_handshaking(),
+        }
+    }
+
+    /// Whether the peer asked for HTTP/2, and gets it. It is known as soon as something was read.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.speaks_http2(),
         }
     }
 
@@ -210,6 +219,14 @@ impl Stream {
         }
     }
 
+    /// Whether the peer has closed its side, seen without reading what it sent before.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        let mut descriptors = [PollFd::new(self.transport(), PollFlags::RDHUP)];
+        let looked = poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        looked.is_ok() && descriptors[0].revents().intersects(gone)
+    }
+
     /// Waits until the peer has gone. One that already sends more is not watched.
     ///
     /// # Cancel safety
@@ -228,21 +245,5 @@ impl Stream {
                 Ok(_) => std::future::pending().await,
             }
         }
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.transport().as_fd()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kinds_cost_an_idle_connection_one_word() {
-        assert!(size_of::<Option<Stream>>() <= size_of::<TcpStream>() + size_of::<usize>());
     }
 }
