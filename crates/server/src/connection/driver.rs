@@ -240,10 +240,10 @@ impl Connection {
         self.poll_calls(context, now);
         // A call may have been the last that an ending waits for, or have asked for one.
         self.obey(now);
-        let wrote = self.flush(context, now)?;
+        self.flush(context, now)?;
         self.leave_when_done(context)?;
         let resumes = was_paused && !self.should_pause();
-        Ok(if read > 0 || resumes || (wrote > 0 && self.mailbox.has_waiting_replies()) {
+        Ok(if read > 0 || resumes {
             Round::Progress
         } else {
             self.arm();
@@ -500,7 +500,7 @@ impl Connection {
     }
 
     /// Writes all that is queued, as far as the socket takes it.
-    fn flush(&mut self, context: &mut Context<'_>, now: Instant) -> Result<usize, Over> {
+    fn flush(&mut self, context: &mut Context<'_>, now: Instant) -> Result<(), Over> {
         let mut total = self.mailbox.write_out()?;
         while self.mailbox.has_unsent() {
             match self.mailbox.with_stream(|stream| Ok(stream.poll_write_ready(context)))? {
@@ -514,10 +514,11 @@ impl Connection {
             (true, 0) => Some(self.blocked_since.unwrap_or(now)),
             (true, _) => Some(now),
         };
-        if total > 0 && self.mailbox.has_waiting_replies() {
+        if total > 0 {
+            // Those that waited for room wake this connection again.
             self.mailbox.wake_replies();
         }
-        Ok(total)
+        Ok(())
     }
 
     /// Closes the socket when the last frame is out.

@@ -259,11 +259,6 @@ impl Mailbox {
         }
     }
 
-    /// Whether calls wait for room.
-    pub(crate) fn has_waiting_replies(&self) -> bool {
-        !self.reply_wakers.borrow().is_empty()
-    }
-
     fn poll_turn(&self, sequence: u64, context: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         if self.outbox.is_closed() {
             return Poll::Ready(Err(Gone));
