@@ -68,8 +68,10 @@ impl Http2Stream {
                 Poll::Pending | Poll::Ready(None | Some(Err(_))) => break,
             };
             plaintext.extend_from_slice(&data);
-            self.peer = Peer::HasSpoken;
-            self.held.link().delivered(data.len());
+            if !data.is_empty() {
+                self.peer = Peer::HasSpoken;
+                self.held.link().delivered(data.len());
+            }
             // It fails where the stream is closed, and then nobody waits for it.
             let _ = self.receive.flow_control().release_capacity(data.len());
         }
