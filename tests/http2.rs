@@ -251,6 +251,7 @@ fn thousand_streams_are_served_as_far_as_they_are_allowed() {
 fn rapid_reset_ends_the_connection_and_others_are_served() {
     let (authority, wootz) = served(echo());
     played_beside_another("rapid_reset", &authority, &wootz, &[]);
+    played_beside_another("rapid_reset_in_one_record", &authority, &wootz, &[]);
     // A page that is closed often is none.
     played("slow_reset", &authority, &wootz, &[]);
     wait_until("all of them are gone", || (open(&wootz) == 0).then_some(()));

@@ -184,7 +184,7 @@ async fn serve_request(
         },
         Err(refused) => refused,
     };
-    held.link().refused();
+    held.link().fruitless();
     match refused {
         NoUpgrade::Answered { answer, reason } => {
             note_refusal(&shard, way.sender, answer.status, &reason);

@@ -31,8 +31,9 @@ const PAID_PER_FRAME: i64 = 64;
 /// What a request pays.
 const PAID_PER_REQUEST: i64 = 16 * 1024;
 
-/// Requests one after the other that open no WebSocket, answered or reset before. At it: GOAWAY with `ENHANCE_YOUR_CALM`.
-const MAX_REFUSED: u32 = 100;
+/// Requests one after the other that came to nothing: refused, reset, or a WebSocket that was gone before it said anything. At it: GOAWAY with
+/// `ENHANCE_YOUR_CALM`.
+const MAX_FRUITLESS: u32 = 100;
 
 /// How long a connection that is told to go may take over it.
 const LEAVING_TIME: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ pub(crate) struct Link {
     turn_bytes: Cell<usize>,
     debt: Cell<i64>,
     paid_until: Cell<Instant>,
-    refused: Cell<u32>,
+    fruitless: Cell<u32>,
 }
 
 /// Somebody uses the connection as long as this lives.
@@ -81,7 +82,7 @@ impl Link {
             turn_bytes: Cell::new(0),
             debt: Cell::new(0),
             paid_until: Cell::new(now),
-            refused: Cell::new(0),
+            fruitless: Cell::new(0),
         })
     }
 
@@ -119,9 +120,9 @@ impl Link {
         self.held.get() > 0
     }
 
-    /// A request did not become a WebSocket.
-    pub(crate) fn refused(&self) {
-        self.refused.set(self.refused.get() + 1);
+    /// A request came to nothing.
+    pub(crate) fn fruitless(&self) {
+        self.fruitless.set(self.fruitless.get() + 1);
         self.changed.notify_one();
     }
 
@@ -173,6 +174,7 @@ impl Link {
 
     /// So many of them were a message's.
     pub(crate) fn delivered(&self, bytes: usize) {
+        self.fruitless.set(0);
         self.pay(amount(bytes) + PAID_PER_FRAME);
     }
 
@@ -187,7 +189,7 @@ impl Link {
 
     /// Whether the peer has made work for nothing for too long.
     pub(crate) fn is_flooded(&self) -> bool {
-        self.debt.get() >= MAX_DEBT || self.refused.get() >= MAX_REFUSED
+        self.debt.get() >= MAX_DEBT || self.fruitless.get() >= MAX_FRUITLESS
     }
 }
 
@@ -198,11 +200,6 @@ fn amount(bytes: usize) -> i64 {
 impl Held {
     pub(crate) fn link(&self) -> &Link {
         &self.0
-    }
-
-    /// The request has become a WebSocket.
-    pub(crate) fn opened(&self) {
-        self.0.refused.set(0);
     }
 }
 
@@ -266,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_open_nothing_are_a_flood_and_one_that_does_makes_up_for_them() {
+    fn requests_that_come_to_nothing_are_a_flood_and_a_message_makes_up_for_them() {
         let link = Link::new(Instant::now());
-        (1..MAX_REFUSED).for_each(|_| link.refused());
+        (1..MAX_FRUITLESS).for_each(|_| link.fruitless());
         assert!(!link.is_flooded());
-        link.hold().opened();
-        link.refused();
+        link.delivered(7);
+        link.fruitless();
         assert!(!link.is_flooded());
-        (1..MAX_REFUSED).for_each(|_| link.refused());
+        (1..MAX_FRUITLESS).for_each(|_| link.fruitless());
         assert!(link.is_flooded());
     }
 

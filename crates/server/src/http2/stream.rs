@@ -25,6 +25,14 @@ pub(crate) struct Http2Stream {
     send: SendStream<Bytes>,
     held: Held,
     end: End,
+    peer: Peer,
+}
+
+/// Whether the peer has used the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Silent,
+    HasSpoken,
 }
 
 /// Whether more is sent.
@@ -36,8 +44,7 @@ enum End {
 
 impl Http2Stream {
     pub(crate) fn new(receive: RecvStream, send: SendStream<Bytes>, held: Held) -> Self {
-        held.opened();
-        Self { receive, send, held, end: End::NotYet }
+        Self { receive, send, held, end: End::NotYet, peer: Peer::Silent }
     }
 
     /// Which stream of its connection it is.
@@ -61,7 +68,10 @@ impl Http2Stream {
                 Poll::Pending | Poll::Ready(None | Some(Err(_))) => break,
             };
             plaintext.extend_from_slice(&data);
-            self.held.link().delivered(data.len());
+            if !data.is_empty() {
+                self.peer = Peer::HasSpoken;
+                self.held.link().delivered(data.len());
+            }
             // It fails where the stream is closed, and then nobody waits for it.
             let _ = self.receive.flow_control().release_capacity(data.len());
         }
@@ -114,6 +124,15 @@ impl Http2Stream {
     /// nothing before that is unread.
     pub(crate) fn has_hung_up(&mut self, context: &mut Context<'_>) -> bool {
         self.receive.is_end_stream() || self.send.poll_reset(context).is_ready()
+    }
+}
+
+/// A WebSocket that was opened and never used is what a rapid reset leaves.
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        if self.peer == Peer::Silent && self.end == End::NotYet {
+            self.held.link().fruitless();
+        }
     }
 }
 
