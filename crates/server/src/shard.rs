@@ -24,7 +24,7 @@ use crate::events::{Happening, Kind};
 use crate::identity::{Sessions, run_rechecks};
 use crate::listener::{Listener, ReadBuffer, Unwatched};
 use crate::metrics::Counters;
-use crate::push::{Delivery, Directory, GLOBAL_NAME, Pusher, execute};
+use crate::push::{Deliveries, Directory, GLOBAL_NAME, Pusher, execute};
 use crate::timers::Timers;
 use crate::{http, listener};
 
@@ -53,7 +53,7 @@ pub(crate) type Errand = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 /// What other threads ask of a shard.
 pub(crate) enum ShardCommand {
     /// Something was pushed.
-    Deliver(Arc<Delivery>),
+    Deliver(Deliveries),
     /// Look at something, or change it, here: short, since everybody on this shard waits meanwhile.
     Run(Errand),
     /// Let running calls end, then close every connection, then end.
@@ -330,23 +330,30 @@ async fn serve_inbox(shard: &Rc<Shard>, inbox: &mut mpsc::Receiver<ShardCommand>
         // What has come together leaves together, in one system call per connection.
         loop {
             match next {
-                Some(ShardCommand::Deliver(delivery)) => pushed_bytes += execute(shard, &delivery),
+                Some(ShardCommand::Deliver(pushed)) => deliver(shard, pushed, &mut pushed_bytes).await,
                 Some(ShardCommand::Run(errand)) => errand(shard),
                 Some(ShardCommand::Drain) => return shard.enter(Phase::Draining),
                 Some(ShardCommand::Stop) | None => return shard.enter(Phase::Stopping),
             }
             match inbox.try_recv() {
-                Ok(command) if pushed_bytes < PUSH_BATCH_BYTES => next = Some(command),
-                Ok(command) => {
-                    write_pushed(shard).await;
-                    pushed_bytes = 0;
-                    next = Some(command);
-                }
+                Ok(command) => next = Some(command),
                 Err(_) => break,
             }
         }
         write_pushed(shard).await;
     }
+}
+
+/// Executes all that was pushed at the same time. What it comes to is written out before it fills the outboxes of those who read well.
+async fn deliver(shard: &Rc<Shard>, pushed: Deliveries, pushed_bytes: &mut usize) {
+    for delivery in &*pushed.deliveries {
+        if *pushed_bytes >= PUSH_BATCH_BYTES {
+            write_pushed(shard).await;
+            *pushed_bytes = 0;
+        }
+        *pushed_bytes += execute(shard, delivery);
+    }
+    pushed.taken();
 }
 
 /// Writes out what was pushed, some connections at a time: a push to a hundred thousand must not stop the others' messages.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use wootz_hub::{Receipt, Target, Watch};
 use wootz_runner::Message;
 
@@ -45,6 +46,23 @@ pub(crate) struct Delivery {
     /// `None` where nobody wants to know.
     pub(super) tally: Option<Arc<Tally>>,
     pub(super) wait: Wait,
+}
+
+/// What is pushed at the same time, as a shard gets it: in this order.
+#[derive(Debug)]
+pub(crate) struct Deliveries {
+    pub(crate) deliveries: Arc<[Delivery]>,
+    /// Says that this shard has taken all of them.
+    pub(super) taken: oneshot::Sender<()>,
+}
+
+impl Deliveries {
+    /// This shard has taken all of them, and lets go of them.
+    pub(crate) fn taken(self) {
+        drop(self.deliveries);
+        // Whoever pushed them may have ended.
+        let _ = self.taken.send(());
+    }
 }
 
 #[derive(Debug)]

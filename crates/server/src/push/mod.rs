@@ -9,7 +9,7 @@ mod pusher;
 mod receipt;
 mod records;
 
-pub(crate) use command::{Command, Delivery, Runs, Wait, execute};
+pub(crate) use command::{Command, Deliveries, Runs, Wait, execute};
 pub use fifo::FifoError;
 pub(crate) use fifo::{Directory, GLOBAL_NAME};
 pub(crate) use pipes::{GlobalPipe, RequestPipe};

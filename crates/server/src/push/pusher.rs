@@ -1,14 +1,15 @@
 //! Gives commands to all shards, in the order in which each door brings them.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::OwnedPermit;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channels::ChannelNames;
-use super::command::{Command, Delivery, Runs, Wait, What};
+use super::command::{Command, Deliveries, Delivery, Runs, Wait, What};
 use super::once::OnceCalls;
 use super::receipt::{Completeness, Outcome, Tally};
 use crate::events::{Events, Happening, Kind};
@@ -24,6 +25,7 @@ pub(crate) struct Pusher {
     pub(crate) events: Arc<Events>,
     pub(crate) once: Arc<OnceCalls>,
     pub(crate) names: Arc<ChannelNames>,
+    batch: Arc<Batch>,
 }
 
 /// Why a push has no receipt.
@@ -37,7 +39,7 @@ pub(crate) enum PushError {
 
 impl Pusher {
     pub(crate) fn new(shards: Arc<[mpsc::Sender<ShardCommand>]>) -> Self {
-        Self { shards, events: Arc::default(), once: Arc::default(), names: Arc::default() }
+        Self { shards, events: Arc::default(), once: Arc::default(), names: Arc::default(), batch: Arc::default() }
     }
 
     /// Pushes, and waits for the receipt: at most `patience` for what is to be written, and then tells how far it is.
@@ -84,23 +86,33 @@ impl Pusher {
         let Some(delivery) = self.give_now(delivery) else { return };
         let mut permits = Vec::with_capacity(self.shards.len());
         for shard in &*self.shards {
-            permits.extend(shard.reserve().await.ok());
+            permits.extend(shard.clone().reserve_owned().await.ok());
         }
-        send(permits, delivery);
+        self.add(permits, delivery);
     }
 
     /// The same where all shards have room, as they have nearly always; else it comes back.
     fn give_now(&self, delivery: Delivery) -> Option<Delivery> {
         let mut permits = Vec::with_capacity(self.shards.len());
         for shard in &*self.shards {
-            match shard.try_reserve() {
+            match shard.clone().try_reserve_owned() {
                 Ok(permit) => permits.push(permit),
-                Err(TrySendError::Closed(())) => {}
-                Err(TrySendError::Full(())) => return Some(delivery),
+                Err(TrySendError::Closed(_)) => {}
+                Err(TrySendError::Full(_)) => return Some(delivery),
             }
         }
-        send(permits, delivery);
+        self.add(permits, delivery);
         None
+    }
+
+    /// Has it sent with all that is pushed until this thread has nothing else to do: each that were sent alone would wake the shards' threads, and
+    /// each receipt this one.
+    fn add(&self, permits: Vec<OwnedPermit<ShardCommand>>, delivery: Delivery) {
+        let mut batch = lock(&self.batch);
+        batch.push((permits, delivery));
+        if batch.len() == 1 {
+            tokio::spawn(send_all(Arc::clone(&self.batch)));
+        }
     }
 
     /// Does something on every shard in turn, and gives what came of it. A shard that has ended, or is stuck, gives nothing.
@@ -155,10 +167,32 @@ impl Pusher {
     }
 }
 
-fn send(permits: Vec<mpsc::Permit<'_, ShardCommand>>, delivery: Delivery) {
-    let delivery = Arc::new(delivery);
-    for permit in permits {
-        permit.send(ShardCommand::Deliver(Arc::clone(&delivery)));
+/// What is to be sent next, each with a place in every shard's inbox, so that there are never more than those are long.
+type Batch = Mutex<Vec<(Vec<OwnedPermit<ShardCommand>>, Delivery)>>;
+
+fn lock(batch: &Batch) -> MutexGuard<'_, Vec<(Vec<OwnedPermit<ShardCommand>>, Delivery)>> {
+    // Nothing that holds the lock can fail half-way.
+    batch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends the batch in one place of each inbox, and lets go of it here when all shards have: the last to let go of a tally wakes its owner, which is
+/// cheap on the owner's thread.
+async fn send_all(batch: Arc<Batch>) {
+    let mut permits = None;
+    let deliveries = std::mem::take(&mut *lock(&batch)).into_iter().map(|(places, delivery)| {
+        permits.get_or_insert(places);
+        delivery
+    });
+    let deliveries: Arc<[Delivery]> = deliveries.collect();
+    let mut done = Vec::new();
+    for permit in permits.unwrap_or_default() {
+        let (taken, all_taken) = oneshot::channel();
+        permit.send(ShardCommand::Deliver(Deliveries { deliveries: Arc::clone(&deliveries), taken }));
+        done.push(all_taken);
+    }
+    for all_taken in done {
+        // A shard that has ended takes nothing, and holds nothing.
+        let _ = all_taken.await;
     }
 }
 
@@ -177,15 +211,18 @@ mod tests {
         (Pusher::new(senders.into()), inboxes)
     }
 
-    fn delivery(inbox: &mut mpsc::Receiver<ShardCommand>) -> Option<Arc<Delivery>> {
+    fn delivery(inbox: &mut mpsc::Receiver<ShardCommand>) -> Option<Deliveries> {
         match inbox.try_recv() {
-            Ok(ShardCommand::Deliver(delivery)) => Some(delivery),
+            Ok(ShardCommand::Deliver(deliveries)) => Some(deliveries),
             _ => None,
         }
     }
 
-    fn count(delivery: &Delivery, receipt: Receipt) {
+    /// What a shard does with a batch that has one push.
+    fn count(deliveries: Deliveries, receipt: Receipt) {
+        let [delivery] = &*deliveries.deliveries else { panic!("one") };
         delivery.tally.as_ref().expect("somebody wants to know").add(receipt);
+        deliveries.taken();
     }
 
     fn paused(test: impl Future<Output = ()>) {
@@ -203,7 +240,7 @@ mod tests {
             let serving = async {
                 for inbox in &mut inboxes {
                     let Some(ShardCommand::Deliver(delivery)) = inbox.recv().await else { panic!("a delivery") };
-                    count(&delivery, ONE);
+                    count(delivery, ONE);
                 }
             };
             let (outcome, ()) = tokio::join!(pusher.push(command(), Wait::UntilQueued, DEADLINE), serving);
@@ -212,10 +249,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_pushed_together_takes_one_place_of_an_inbox_in_its_order_and_each_has_its_own_receipt() {
+        paused(async {
+            let (pusher, mut inboxes) = pusher(2, 3);
+            let texts = ["a", "b", "c"];
+            let push = |text: &'static str| {
+                let command = Command::Publish { to: Target::All, message: Message::text(text) };
+                pusher.push(command, Wait::UntilQueued, DEADLINE)
+            };
+            let serving = async {
+                for inbox in &mut inboxes {
+                    let Some(ShardCommand::Deliver(together)) = inbox.recv().await else { panic!("a delivery") };
+                    assert_eq!(together.deliveries.len(), texts.len());
+                    for (number, (delivery, text)) in together.deliveries.iter().zip(texts).enumerate() {
+                        let What::Publish { frame, .. } = &delivery.what else { panic!("a publication") };
+                        assert!(frame.ends_with(text.as_bytes()));
+                        let reached = number as u64;
+                        delivery.tally.as_ref().expect("awaited").add(Receipt { reached, ..Receipt::default() });
+                    }
+                    together.taken();
+                    assert!(inbox.try_recv().is_err(), "no more");
+                    assert_eq!(inbox.capacity(), 3, "all places are free again");
+                }
+            };
+            let (a, b, c, ()) = tokio::join!(push("a"), push("b"), push("c"), serving);
+            assert_eq!([a, b, c].map(|outcome| outcome.expect("a receipt").receipt.reached), [0, 2, 4]);
+        });
+    }
+
+    #[test]
     fn a_push_that_a_stuck_shard_does_not_take_is_given_to_nobody() {
         paused(async {
             let (pusher, mut inboxes) = pusher(2, 1);
             pusher.push_unasked(command()).await;
+            tokio::task::yield_now().await;
             assert!(delivery(&mut inboxes[0]).is_some());
             // The second shard takes nothing any more.
             let busy = pusher.push(command(), Wait::UntilQueued, DEADLINE).await;
@@ -233,10 +300,10 @@ mod tests {
             drop(delivery(&mut inboxes[0]));
             let serving = async {
                 let Some(ShardCommand::Deliver(delivery)) = inboxes[0].recv().await else { panic!("a delivery") };
-                count(&delivery, ONE);
-                // Somebody is still to be written to.
+                let still_to_be_written_to = delivery.deliveries[0].tally.clone();
+                count(delivery, ONE);
                 tokio::time::sleep(DEADLINE).await;
-                drop(delivery);
+                drop(still_to_be_written_to);
             };
             let waiting = pusher.push(command(), Wait::UntilWritten, Duration::from_secs(1));
             let (outcome, ()) = tokio::join!(waiting, serving);
