@@ -51,7 +51,7 @@ impl Pusher {
         let (tally, awaited) = Tally::new();
         let delivery = command.into_delivery(Some(tally), wait);
         if let Some(delivery) = self.give_now(delivery) {
-            let given = Box::pin(tokio::time::timeout(DEADLINE, self.give(delivery)));
+            let given = Box::pin(tokio::time::timeout(DEADLINE, self.give_later(delivery)));
             given.await.map_err(|_elapsed| PushError::Busy)?;
         }
         let outcome = match wait {
@@ -83,7 +83,13 @@ impl Pusher {
 
     /// Either all shards get it or none. Shards that have ended are passed over.
     async fn give(&self, delivery: Delivery) {
-        let Some(delivery) = self.give_now(delivery) else { return };
+        if let Some(delivery) = self.give_now(delivery) {
+            self.give_later(delivery).await;
+        }
+    }
+
+    /// The same when all shards have room.
+    async fn give_later(&self, delivery: Delivery) {
         let mut permits = Vec::with_capacity(self.shards.len());
         for shard in &*self.shards {
             permits.extend(shard.clone().reserve_owned().await.ok());
@@ -91,7 +97,7 @@ impl Pusher {
         self.add(permits, delivery);
     }
 
-    /// The same where all shards have room, as they have nearly always; else it comes back.
+    /// The same if all shards have room now, as they have nearly always; else it comes back.
     fn give_now(&self, delivery: Delivery) -> Option<Delivery> {
         let mut permits = Vec::with_capacity(self.shards.len());
         for shard in &*self.shards {
@@ -170,7 +176,7 @@ impl Pusher {
 /// What is to be sent next, each with a place in every shard's inbox, so that there are never more than those are long.
 type Batch = Mutex<Vec<(Vec<OwnedPermit<ShardCommand>>, Delivery)>>;
 
-fn lock(batch: &Batch) -> MutexGuard<'_, Vec<(Vec<OwnedPermit<ShardCommand>>, Delivery)>> {
+fn lock<T>(batch: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that holds the lock can fail half-way.
     batch.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -178,14 +184,11 @@ fn lock(batch: &Batch) -> MutexGuard<'_, Vec<(Vec<OwnedPermit<ShardCommand>>, De
 /// Sends the batch in one place of each inbox, and lets go of it here when all shards have: the last to let go of a tally wakes its owner, which is
 /// cheap on the owner's thread.
 async fn send_all(batch: Arc<Batch>) {
-    let mut permits = None;
-    let deliveries = std::mem::take(&mut *lock(&batch)).into_iter().map(|(places, delivery)| {
-        permits.get_or_insert(places);
-        delivery
-    });
-    let deliveries: Arc<[Delivery]> = deliveries.collect();
+    let (places, deliveries): (Vec<_>, Vec<_>) = std::mem::take(&mut *lock(&batch)).into_iter().unzip();
+    let deliveries: Arc<[Delivery]> = deliveries.into();
     let mut done = Vec::new();
-    for permit in permits.unwrap_or_default() {
+    // The other places are given back.
+    for permit in places.into_iter().next().unwrap_or_default() {
         let (taken, all_taken) = oneshot::channel();
         permit.send(ShardCommand::Deliver(Deliveries { deliveries: Arc::clone(&deliveries), taken }));
         done.push(all_taken);
