@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
-use super::raw::{CLOSE, Frame, handshake, text};
+use super::raw::{Frame, handshake, read_head, text};
 use super::{DEADLINE, run};
 
 /// Issues certificates: a root with an intermediate authority, in a directory of their own.
@@ -209,13 +209,7 @@ impl Secure {
 
     /// Reads a head, up to its empty line.
     pub fn head(&mut self) -> String {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            self.stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} within a head: {head:?}"));
-            head.push(byte[0]);
-        }
-        String::from_utf8(head).expect("a head in UTF-8")
+        read_head(&mut self.stream)
     }
 
     /// Writes bytes.
@@ -226,24 +220,7 @@ impl Secure {
 
     /// The next frame.
     pub fn frame(&mut self) -> Frame {
-        let mut head = [0; 2];
-        self.stream.read_exact(&mut head).expect("a frame, not the end");
-        let length = match head[1] {
-            126 => {
-                let mut bytes = [0; 2];
-                self.stream.read_exact(&mut bytes).expect("a length");
-                u64::from(u16::from_be_bytes(bytes))
-            }
-            127 => {
-                let mut bytes = [0; 8];
-                self.stream.read_exact(&mut bytes).expect("a length");
-                u64::from_be_bytes(bytes)
-            }
-            small => u64::from(small),
-        };
-        let mut payload = vec![0; usize::try_from(length).expect("it fits")];
-        self.stream.read_exact(&mut payload).expect("a whole frame");
-        Frame { first: head[0], payload }
+        Frame::read(&mut self.stream).expect("a frame, not the end")
     }
 
     /// Sends a text and gives the text that comes back.
@@ -254,9 +231,7 @@ impl Secure {
 
     /// The next frame must be a Close; gives its code.
     pub fn close_code(&mut self) -> u16 {
-        let frame = self.frame();
-        assert_eq!(frame.first, CLOSE, "a Close was expected, not {frame:?}");
-        frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes(code.try_into().expect("two bytes")))
+        self.frame().close_code()
     }
 
     /// Everything up to `close_notify`; without one this fails.

@@ -99,6 +99,27 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// The next one. None: the server closed.
+    pub fn read(from: &mut impl Read) -> Option<Self> {
+        let first = byte(from)?;
+        let length = byte(from).expect("a length");
+        assert_eq!(length & 0x80, 0, "a server never masks");
+        let length = match length {
+            126 => u64::from(u16::from_be_bytes(bytes(from))),
+            127 => u64::from_be_bytes(bytes(from)),
+            small => u64::from(small),
+        };
+        let mut payload = vec![0; usize::try_from(length).expect("it fits")];
+        from.read_exact(&mut payload).expect("a whole frame");
+        Some(Self { first, payload })
+    }
+
+    /// The code of a Close, which it must be. 1005: it has none.
+    pub fn close_code(&self) -> u16 {
+        assert_eq!(self.first, CLOSE, "a Close was expected, not {self:?}");
+        self.payload.get(..2).map_or(1005, |code| u16::from_be_bytes(code.try_into().expect("two bytes")))
+    }
+
     /// The payload as text.
     pub fn text(&self) -> &str {
         assert_eq!(self.first, TEXT, "{self:?}");
@@ -192,11 +213,7 @@ impl Raw {
 
     /// Reads a head, up to its empty line.
     pub fn head(&mut self) -> String {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.byte().unwrap_or_else(|| panic!("closed within a head: {head:?}")));
-        }
-        String::from_utf8(head).expect("a head in UTF-8")
+        read_head(&mut self.stream)
     }
 
     /// Reads an answer to the end of the connection.
@@ -225,17 +242,7 @@ impl Raw {
 
     /// The next frame. None: the server closed.
     pub fn try_frame(&mut self) -> Option<Frame> {
-        let first = self.byte()?;
-        let length = self.byte().expect("a length");
-        assert_eq!(length & 0x80, 0, "a server never masks");
-        let length = match length {
-            126 => u64::from(u16::from_be_bytes(self.bytes())),
-            127 => u64::from_be_bytes(self.bytes()),
-            small => u64::from(small),
-        };
-        let mut payload = vec![0; usize::try_from(length).expect("it fits")];
-        self.stream.read_exact(&mut payload).expect("a whole frame");
-        Some(Frame { first, payload })
+        Frame::read(&mut self.stream)
     }
 
     /// The next frame.
@@ -251,9 +258,7 @@ impl Raw {
 
     /// The next frame must be a Close; gives its code. 1005: it has none.
     pub fn close_code(&mut self) -> u16 {
-        let frame = self.frame();
-        assert_eq!(frame.first, CLOSE, "a Close was expected, not {frame:?}");
-        frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes(code.try_into().expect("two bytes")))
+        self.frame().close_code()
     }
 
     /// Waits for as long as this whether the server closes.
@@ -276,20 +281,30 @@ impl Raw {
         self.stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
         spoke
     }
+}
 
-    fn byte(&mut self) -> Option<u8> {
-        let mut byte = [0];
-        match self.stream.read(&mut byte) {
-            Ok(0) => None,
-            Ok(_) => Some(byte[0]),
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
-            Err(error) => panic!("nothing came: {error}"),
-        }
+/// Reads a head, up to its empty line.
+pub fn read_head(from: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(byte(from).unwrap_or_else(|| panic!("closed within a head: {head:?}")));
     }
+    String::from_utf8(head).expect("a head in UTF-8")
+}
 
-    fn bytes<const COUNT: usize>(&mut self) -> [u8; COUNT] {
-        let mut bytes = [0; COUNT];
-        self.stream.read_exact(&mut bytes).expect("a whole frame head");
-        bytes
+/// The next byte. None: the server closed.
+fn byte(from: &mut impl Read) -> Option<u8> {
+    let mut byte = [0];
+    match from.read(&mut byte) {
+        Ok(0) => None,
+        Ok(_) => Some(byte[0]),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+        Err(error) => panic!("nothing came: {error}"),
     }
+}
+
+fn bytes<const COUNT: usize>(from: &mut impl Read) -> [u8; COUNT] {
+    let mut bytes = [0; COUNT];
+    from.read_exact(&mut bytes).expect("a whole frame head");
+    bytes
 }
